@@ -1,0 +1,211 @@
+//! Kernel calls: numbers, registers and small argument types.
+//!
+//! # Register convention
+//! `rax` holds the [`CallNumber`]; arguments 0..=9 travel in
+//! `rdi, rsi, rdx, r10, r8, r9, r12, r13, r14, r15` (`rcx` and `r11` are lost to `SYSCALL`).
+//! On return `rax` holds the status (zero or an [`Error`](crate::Error)); results come back in
+//! the same registers, first result in `rdi`. Registers that carry no result keep their values.
+
+/// Words in a message.
+pub const MESSAGE_WORDS: usize = 8;
+/// What a portal call, its reply and a fault carry.
+pub type Message = [u64; MESSAGE_WORDS];
+/// Deadline argument that means "wait for ever".
+pub const NO_DEADLINE: u64 = u64::MAX;
+/// Selectors below this one are laid out by the kernel or the creator of the space.
+pub const FIRST_FREE_SELECTOR: u32 = 64;
+/// One past the highest selector.
+pub const SELECTOR_LIMIT: u32 = 4096;
+
+macro_rules! calls {
+    ($($(#[$doc:meta])* $name:ident = $value:literal;)*) => {
+        /// Number of a kernel call.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u64)]
+        pub enum CallNumber {
+            $($(#[$doc])* $name = $value,)*
+        }
+
+        impl CallNumber {
+            /// Decodes an untrusted number.
+            #[must_use]
+            pub const fn from_raw(raw: u64) -> Option<Self> {
+                match raw {
+                    $($value => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+        }
+    };
+}
+
+calls! {
+    /// Does nothing. No arguments.
+    Null = 0;
+    /// Writes text to the kernel's log. `(pointer, length <= 4096)`.
+    Log = 1;
+    /// Calls a portal with the caller's time. `(portal, w0..w7)` → `rdi` is undefined, w0..w7 in
+    /// `rsi, rdx, r10, r8, r9, r12, r13, r14`. Errors: `BadCapability`, `NoRight`, `WrongCpu`,
+    /// `Gone`, and any status that the server replies with.
+    Call = 2;
+    /// Replies to the call being served, then waits like `Wait`.
+    /// `(status, w0..w7, deadline in r15)` → as `Wait`.
+    /// When the served call was a fault, the words are a [`FaultReply`](crate::FaultReply) and
+    /// the kernel maps before it resumes the faulting thread.
+    ReplyWait = 3;
+    /// Waits for a portal call, the bound notification, or the deadline.
+    /// `(_, _.., deadline in r15)` → `rdi` = event ([`Event::encode`]), w0..w7 in
+    /// `rsi, rdx, r10, r8, r9, r12, r13, r14`.
+    Wait = 4;
+    /// Gives up the rest of the quantum.
+    Yield = 5;
+    /// Ends the calling thread. `(code)`.
+    Exit = 6;
+    /// Sets bits of a notification. `(notification, bits)`. From any processor.
+    Signal = 7;
+    /// Copies a capability out of the caller's table.
+    /// `(source selector, destination space, destination selector, ObjRights or MemRights mask)`.
+    CapCopy = 8;
+    /// Empties a slot of a space's table. `(space or 0 = own, selector)`.
+    CapDrop = 9;
+    /// `(destination selector, SpaceKind, quota in bytes)`. The quota comes out of the caller's.
+    CreateSpace = 10;
+    /// `(destination selector, space, cpu, entry, stack top, pointer to nothing or rdi value)`.
+    /// The thread does not run before it has a scheduling context, or is called through a portal.
+    /// It starts at `entry` with `rsp` = stack top and `rdi` = argument.
+    CreateThread = 11;
+    /// `(destination selector, handler thread, badge)`.
+    CreatePortal = 12;
+    /// `(destination selector)`.
+    CreateNotification = 13;
+    /// `(thread, notification)`: `Wait` of that thread also takes the notification's bits.
+    BindNotification = 14;
+    /// `(destination selector, thread or vCPU, priority 0..=255, quantum in microseconds)`.
+    /// Makes the thread runnable.
+    CreateSc = 15;
+    /// `(destination selector, guest space, cpu, state page: memory capability, page offset)`.
+    CreateVcpu = 16;
+    /// `(vcpu, exit class (vcpu::ExitClass), portal)`: who handles those exits.
+    VcpuPortal = 17;
+    /// `(vcpu)`: makes it leave the guest (or its `blocked` state) with exit class `Recall`.
+    VcpuRecall = 18;
+    /// `(space, base, length, portal, tag, MemRights, page-size hint as log2: 12, 21, 30)`.
+    /// Portal selector 0 makes a *pinned* region: only `Map` by the holder of the space fills it.
+    RegionBind = 19;
+    /// `(space, base, length)`: removes exactly one region and its mappings.
+    RegionUnbind = 20;
+    /// `(space, address, memory, offset in memory, length, MemRights)`: maps ahead of faults.
+    /// The caller must hold CONTROL on the space (pinned regions), or be the region's manager.
+    Map = 21;
+    /// `(space, address, length)`: removes mappings inside the caller's regions, on all CPUs.
+    Unmap = 22;
+    /// `(destination selector, memory, offset, length, MemRights)`: a part, with fewer rights.
+    MemDerive = 23;
+    /// `(memory)` → `rdi` = physical base, `rsi` = length, `rdx` = MemRights.
+    MemInfo = 24;
+    /// `(irq control, notification, bits, cpu)` → `rdi` = MSI address, `rsi` = MSI data.
+    IrqBind = 25;
+    /// `(system control, SystemCounter)` → `rdi` = value.
+    SystemCount = 26;
+    /// `(thread, vcpu or space with CONTROL)`: ends it and frees what it held.
+    Destroy = 27;
+    /// `(system control, code)`: ends the machine (QEMU's debug-exit port when there is one).
+    Shutdown = 28;
+    /// `(thread, portal)`: where faults without a region, exceptions and the end of the thread go.
+    FaultPortal = 29;
+    /// `(space with CONTROL or 0 = own)` → quota left in bytes in `rdi`.
+    SpaceQuota = 30;
+    /// `(index)` → entry `index` of the caller's region map: `rdi` = base, `rsi` = length,
+    /// `rdx` = rights, `r10` = tag. `NoRegion` past the last.
+    RegionList = 31;
+    /// `(system control, cpu, mask)`: sets the trace mask; see [`crate::trace`].
+    TraceMask = 32;
+}
+
+/// Kind of a space.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+pub enum SpaceKind {
+    /// Ring-3 programs.
+    Native = 0,
+    /// The physical memory of a VM (nested paging).
+    Guest = 1,
+}
+
+/// What woke a `Wait`. Encoded in one word: kind in bits 0..8, badge or zero in bits 8..64.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Event {
+    /// The deadline passed.
+    Timeout,
+    /// Bits of the bound notification; the bits are in w0.
+    Notification,
+    /// A call through a portal with this badge (56 bits); the words are the caller's.
+    Call(u64),
+    /// A page fault through a portal with this badge; the words are a `FaultMessage`.
+    Fault(u64),
+    /// A VM exit through a portal with this badge; the words are an `ExitMessage`.
+    Exit(u64),
+    /// A thread whose fault portal this is ended or was stopped: w0 = reason, w1 = IP, w2 = info.
+    ThreadEnd(u64),
+}
+
+impl Event {
+    /// The event as a word.
+    #[must_use]
+    pub const fn encode(self) -> u64 {
+        match self {
+            Event::Timeout => 0,
+            Event::Notification => 1,
+            Event::Call(b) => 2 | b << 8,
+            Event::Fault(b) => 3 | b << 8,
+            Event::Exit(b) => 4 | b << 8,
+            Event::ThreadEnd(b) => 5 | b << 8,
+        }
+    }
+
+    /// The event that a word stands for; `None` for an unknown kind.
+    #[must_use]
+    pub const fn decode(word: u64) -> Option<Self> {
+        let badge = word >> 8;
+        Some(match word & 0xff {
+            0 => Event::Timeout,
+            1 => Event::Notification,
+            2 => Event::Call(badge),
+            3 => Event::Fault(badge),
+            4 => Event::Exit(badge),
+            5 => Event::ThreadEnd(badge),
+            _ => return None,
+        })
+    }
+}
+
+/// What `SystemCount` can tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+pub enum SystemCounter {
+    /// Kernel objects of all kinds that exist now.
+    Objects = 0,
+    /// Bytes of kernel memory in use now.
+    KernelBytes = 1,
+    /// Kernel entries since boot, all CPUs.
+    Entries = 2,
+    /// Thread switches since boot.
+    ThreadSwitches = 3,
+    /// Address-space switches since boot.
+    SpaceSwitches = 4,
+    /// VM exits since boot.
+    VmExits = 5,
+    /// Page faults sent to managers since boot.
+    Faults = 6,
+}
+
+/// Arguments of `CreateThread` as the runtime keeps them together.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ThreadArgs {
+    /// First instruction.
+    pub entry: u64,
+    /// Initial stack pointer.
+    pub stack: u64,
+    /// Initial `rdi`.
+    pub argument: u64,
+}

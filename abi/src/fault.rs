@@ -1,0 +1,112 @@
+//! The fault protocol between the kernel and memory managers.
+use crate::{MESSAGE_WORDS, MemRights, Message, Selector};
+
+/// What the faulting instruction tried.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+pub enum Access {
+    /// A read.
+    Read = 0,
+    /// A write.
+    Write = 1,
+    /// An instruction fetch.
+    Execute = 2,
+}
+
+/// A fault as its region's manager gets it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FaultMessage {
+    /// The region's tag, as given at bind.
+    pub tag: u64,
+    /// Byte offset of the faulting address within the region.
+    pub offset: u64,
+    /// Kind of access.
+    pub access: Access,
+    /// Instruction pointer of the faulting thread (guest RIP for a VM).
+    pub ip: u64,
+    /// Length of the region in bytes.
+    pub region_length: u64,
+    /// log2 of the region's page-size hint.
+    pub page_hint: u64,
+}
+
+impl FaultMessage {
+    /// The message words.
+    #[must_use]
+    pub const fn encode(self) -> Message {
+        let access = self.access as u64;
+        [self.tag, self.offset, access, self.ip, self.region_length, self.page_hint, 0, 0]
+    }
+
+    /// Reads the words of an `Event::Fault`.
+    #[must_use]
+    pub const fn decode(words: &Message) -> Self {
+        let access = match words[2] {
+            1 => Access::Write,
+            2 => Access::Execute,
+            _ => Access::Read,
+        };
+        Self {
+            tag: words[0],
+            offset: words[1],
+            access,
+            ip: words[3],
+            region_length: words[4],
+            page_hint: words[5],
+        }
+    }
+}
+
+/// What a manager answers. A status other than zero in `ReplyWait` ends the faulting thread
+/// with a report (for a vCPU: exit class `Error` to its monitor).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FaultReply {
+    /// The access was carried out on the thread's behalf, or may simply be tried again.
+    Resume,
+    /// Map `length` bytes of `memory` from `memory_offset` at `region_offset` of the region.
+    Map {
+        /// Memory capability of the manager.
+        memory: Selector,
+        /// Offset in that memory, page aligned.
+        memory_offset: u64,
+        /// Offset in the region, page aligned.
+        region_offset: u64,
+        /// Bytes, page aligned; large pages are used where everything is aligned.
+        length: u64,
+        /// Rights; cut down to the region's and the capability's.
+        rights: MemRights,
+    },
+}
+
+impl FaultReply {
+    /// The reply words.
+    #[must_use]
+    pub const fn encode(self) -> Message {
+        let mut words = [0; MESSAGE_WORDS];
+        if let FaultReply::Map { memory, memory_offset, region_offset, length, rights } = self {
+            words[0] = 1;
+            words[1] = memory.0 as u64;
+            words[2] = memory_offset;
+            words[3] = region_offset;
+            words[4] = length;
+            words[5] = rights.bits();
+        }
+        words
+    }
+
+    /// Decodes untrusted words; `None` for an unknown kind or rights.
+    #[must_use]
+    pub fn decode(words: &Message) -> Option<Self> {
+        match words[0] {
+            0 => Some(FaultReply::Resume),
+            1 => Some(FaultReply::Map {
+                memory: Selector(u32::try_from(words[1]).ok()?),
+                memory_offset: words[2],
+                region_offset: words[3],
+                length: words[4],
+                rights: MemRights::from_bits(words[5])?,
+            }),
+            _ => None,
+        }
+    }
+}

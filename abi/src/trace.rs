@@ -1,0 +1,39 @@
+//! Layout of the per-CPU trace rings.
+
+/// Kind of a trace record; bit `1 << kind` of the mask turns it on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u16)]
+pub enum Kind {
+    /// Kernel entry: a = vector or call number.
+    Enter = 0,
+    /// Back to user or guest mode.
+    Leave = 1,
+    /// Thread switch: a = from, b = to.
+    Switch = 2,
+    /// Fault sent to a manager: a = tag, b = offset.
+    Fault = 3,
+    /// VM exit: a = exit code, b = guest RIP.
+    VmExit = 4,
+    /// Thread ended: a = reason.
+    End = 5,
+}
+
+/// One record of 32 bytes.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Record {
+    /// Time-stamp counter.
+    pub tsc: u64,
+    /// `Kind`.
+    pub kind: u16,
+    /// Processor.
+    pub cpu: u16,
+    /// Thread that ran.
+    pub thread: u32,
+    /// First detail.
+    pub a: u64,
+    /// Second detail.
+    pub b: u64,
+}
+
+const _: () = assert!(core::mem::size_of::<Record>() == 32);

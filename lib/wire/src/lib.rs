@@ -1,0 +1,3 @@
+//! Placeholder module documentation for `wire`; see doc/borders.md.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
