@@ -1,0 +1,225 @@
+//! The declared system.
+use alloc::collections::BTreeMap;
+use alloc::string::String;
+use alloc::vec::Vec;
+use serde::{Deserialize, Serialize};
+
+/// A native program.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Program {
+    /// Name of this instance.
+    pub name: String,
+    /// Its ELF file in the boot archive.
+    pub file: String,
+    /// A thread on each of these processors; a number beyond the last processor means the last.
+    pub cpus: Vec<u32>,
+    /// Bytes of heap.
+    pub heap: u64,
+    /// Bytes of kernel memory that it may cause.
+    pub quota: u64,
+    /// Priority of its threads.
+    pub priority: u8,
+    /// True: all of its memory is mapped before it starts, so that it never faults. Needed for
+    /// the memory managers themselves, and for programs with threads on several processors.
+    #[serde(default)]
+    pub pinned: bool,
+    /// Parameters.
+    #[serde(default)]
+    pub parameters: BTreeMap<String, String>,
+    /// Parameters taken from the machine's command line: name here → name there.
+    #[serde(default)]
+    pub from_command_line: BTreeMap<String, String>,
+    /// Files of the boot archive that it sees, read-only.
+    #[serde(default)]
+    pub files: Vec<FileUse>,
+}
+
+/// A file of the boot archive in a program's space.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileUse {
+    /// Name of the region.
+    pub region: String,
+    /// Name in the boot archive.
+    pub file: String,
+}
+
+/// An object of anonymous memory, shared by those who name it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryObject {
+    /// Name of the object.
+    pub name: String,
+    /// Bytes; a multiple of 2 MiB.
+    pub size: u64,
+    /// Word of the machine's command line that overrides `size`.
+    #[serde(default)]
+    pub size_from_command_line: Option<String>,
+    /// Programs that see it.
+    #[serde(default)]
+    pub used_by: Vec<MemoryUse>,
+}
+
+/// A program's view of a memory object.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct MemoryUse {
+    /// The program.
+    pub program: String,
+    /// Name of the region there.
+    pub region: String,
+}
+
+/// One end of a channel.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct End {
+    /// The program.
+    pub program: String,
+    /// Which of its threads is signalled.
+    #[serde(default)]
+    pub thread: u32,
+}
+
+/// Two rings between two programs.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Channel {
+    /// Name.
+    pub name: String,
+    /// Bytes of shared memory, half for each direction; a multiple of 8 KiB.
+    pub size: u64,
+    /// Sends through the first half.
+    pub first: End,
+    /// Sends through the second half.
+    pub second: End,
+}
+
+/// Exits of some classes go to a program other than the monitor.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExitRoute {
+    /// Names of `abi::vcpu::ExitClass` variants.
+    pub classes: Vec<String>,
+    /// The program; its region for the state page is `vcpu-NAME`.
+    pub program: String,
+    /// The thread that handles them; its processor is the virtual machine's.
+    #[serde(default)]
+    pub thread: u32,
+}
+
+/// A virtual machine.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct VirtualMachine {
+    /// Name.
+    pub name: String,
+    /// Processor that it runs on (the last one, where there are fewer).
+    pub cpu: u32,
+    /// Priority of its vCPU.
+    pub priority: u8,
+    /// Program that handles its exits.
+    pub monitor: String,
+    /// Memory object that is its RAM, from guest-physical address zero.
+    pub ram: String,
+    /// File of the boot archive behind its persistent-memory device, at 4 GiB.
+    pub root_image: String,
+    /// Exits that go elsewhere.
+    #[serde(default)]
+    pub routes: Vec<ExitRoute>,
+}
+
+/// A PCI device given to a program.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Device {
+    /// The program.
+    pub program: String,
+    /// PCI vendor.
+    pub vendor: u16,
+    /// PCI device.
+    pub device: u16,
+    /// Bytes of DMA memory.
+    pub dma: u64,
+}
+
+/// Everything.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Description {
+    /// Programs, in order of their start. The first two are the anonymous-memory manager and the
+    /// image manager.
+    pub programs: Vec<Program>,
+    /// Memory objects.
+    #[serde(default)]
+    pub memory: Vec<MemoryObject>,
+    /// Channels.
+    #[serde(default)]
+    pub channels: Vec<Channel>,
+    /// Virtual machines.
+    #[serde(default)]
+    pub machines: Vec<VirtualMachine>,
+    /// Devices.
+    #[serde(default)]
+    pub devices: Vec<Device>,
+}
+
+impl Description {
+    /// Checks what the types can't: names that must exist, sizes, threads.
+    ///
+    /// # Errors
+    /// A sentence that names the entry and what is wrong with it.
+    pub fn check(&self) -> Result<(), String> {
+        use alloc::format;
+        for (n, program) in self.programs.iter().enumerate() {
+            if self.programs[..n].iter().any(|p| p.name == program.name) {
+                return Err(format!("program '{}' is there twice", program.name));
+            }
+            if program.cpus.is_empty() || program.cpus.len() > 8 {
+                return Err(format!("program '{}' needs 1 to 8 processors", program.name));
+            }
+            if program.cpus.len() > 1 && !program.pinned {
+                return Err(format!("program '{}' has several threads: pin it", program.name));
+            }
+        }
+        if self.programs.len() < 2 {
+            return Err("the first two programs must be the memory managers".into());
+        }
+        for object in &self.memory {
+            if object.size == 0 || !object.size.is_multiple_of(2 << 20) {
+                return Err(format!("memory '{}' is not a multiple of 2 MiB", object.name));
+            }
+            for used in &object.used_by {
+                self.need(&used.program, 0, &object.name)?;
+            }
+        }
+        for channel in &self.channels {
+            if channel.size == 0 || !channel.size.is_multiple_of(8192) {
+                return Err(format!("channel '{}' is not a multiple of 8 KiB", channel.name));
+            }
+            self.need(&channel.first.program, channel.first.thread, &channel.name)?;
+            self.need(&channel.second.program, channel.second.thread, &channel.name)?;
+        }
+        for machine in &self.machines {
+            self.need(&machine.monitor, 0, &machine.name)?;
+            if !self.memory.iter().any(|m| m.name == machine.ram) {
+                return Err(format!("machine '{}': no memory '{}'", machine.name, machine.ram));
+            }
+            for route in &machine.routes {
+                self.need(&route.program, route.thread, &machine.name)?;
+            }
+        }
+        self.devices.iter().try_for_each(|d| self.need(&d.program, 0, "a device"))
+    }
+
+    fn need(&self, program: &str, thread: u32, by: &str) -> Result<(), String> {
+        match self.programs.iter().find(|p| p.name == program) {
+            None => Err(alloc::format!("'{by}' names program '{program}', which does not exist")),
+            Some(p) if thread as usize >= p.cpus.len() => {
+                Err(alloc::format!("'{by}' names thread {thread} of '{program}'"))
+            }
+            Some(_) => Ok(()),
+        }
+    }
+}
