@@ -1,3 +1,14 @@
-//! Placeholder module documentation for `wire`; see doc/borders.md.
+//! The contract between the relay and the guest programs (launcher, dispatcher, delegates), and
+//! between the relay and the virtual-socket model of the monitors: hypercall numbers, mailbox
+//! layout, requests and responses, socket records. One definition, used on both sides; everything
+//! that is decoded here is taken for hostile.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+pub mod hypercall;
+mod mailbox;
+mod message;
+pub mod vsock;
+
+pub use mailbox::{Kind, Mailbox, Posted, Registration, layout};
+pub use message::{Credentials, Malformed, PollEntry, Request, Response, WAIT_FOREVER};
