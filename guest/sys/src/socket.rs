@@ -1,0 +1,307 @@
+//! Socket calls on bytes that come from, or go to, another machine unchanged.
+
+use crate::{checked, checked_length};
+use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+/// The largest socket address of any family (`sockaddr_storage`, `socket(7)`).
+pub const ADDRESS_MAX: usize = size_of::<libc::sockaddr_storage>();
+
+/// A buffer for one address.
+pub type Address = [u8; ADDRESS_MAX];
+
+fn length_of(bytes: &[u8]) -> io::Result<libc::socklen_t> {
+    libc::socklen_t::try_from(bytes.len()).map_err(|_| io::ErrorKind::InvalidInput.into())
+}
+
+fn take(descriptor: libc::c_int) -> io::Result<OwnedFd> {
+    let descriptor = checked(descriptor)?;
+    // SAFETY: the kernel has just returned this descriptor to this thread, so nobody else owns it.
+    Ok(unsafe { OwnedFd::from_raw_fd(descriptor) })
+}
+
+/// `socket(2)`; the descriptor is non-blocking and closed by `exec`.
+///
+/// # Errors
+/// As `socket(2)`.
+pub fn socket(family: i32, kind: i32, protocol: i32) -> io::Result<OwnedFd> {
+    // SAFETY: no pointers.
+    take(unsafe { libc::socket(family, kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC, protocol) })
+}
+
+/// `socketpair(2)`; the descriptors are non-blocking and closed by `exec`.
+///
+/// # Errors
+/// As `socketpair(2)`.
+pub fn socket_pair(family: i32, kind: i32, protocol: i32) -> io::Result<(OwnedFd, OwnedFd)> {
+    let mut pair = [-1; 2];
+    let kind = kind | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    // SAFETY: `pair` has room for two descriptors.
+    checked(unsafe { libc::socketpair(family, kind, protocol, pair.as_mut_ptr()) })?;
+    Ok((take(pair[0])?, take(pair[1])?))
+}
+
+/// `bind(2)`.
+///
+/// # Errors
+/// As `bind(2)`.
+pub fn bind(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel reads `address.len()` bytes and checks them itself.
+    checked(unsafe { libc::bind(socket.as_raw_fd(), address.as_ptr().cast(), length_of(address)?) })
+        .map(drop)
+}
+
+/// `connect(2)`.
+///
+/// # Errors
+/// As `connect(2)`.
+pub fn connect(socket: BorrowedFd<'_>, address: &[u8]) -> io::Result<()> {
+    // SAFETY: the kernel reads `address.len()` bytes and checks them itself.
+    checked(unsafe {
+        libc::connect(socket.as_raw_fd(), address.as_ptr().cast(), length_of(address)?)
+    })
+    .map(drop)
+}
+
+/// `listen(2)`.
+///
+/// # Errors
+/// As `listen(2)`.
+pub fn listen(socket: BorrowedFd<'_>, backlog: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    checked(unsafe { libc::listen(socket.as_raw_fd(), backlog) }).map(drop)
+}
+
+/// `shutdown(2)`.
+///
+/// # Errors
+/// As `shutdown(2)`.
+pub fn shutdown(socket: BorrowedFd<'_>, how: i32) -> io::Result<()> {
+    // SAFETY: no pointers.
+    checked(unsafe { libc::shutdown(socket.as_raw_fd(), how) }).map(drop)
+}
+
+/// Runs a call that fills in an address, and returns the length that the kernel reports (it may exceed the buffer).
+fn with_address(
+    into: &mut Address,
+    call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
+) -> io::Result<(libc::c_int, usize)> {
+    let mut length = ADDRESS_MAX as libc::socklen_t;
+    let result = checked(call(into.as_mut_ptr().cast(), &raw mut length))?;
+    Ok((result, length as usize))
+}
+
+/// `accept4(2)`: the new socket (non-blocking, closed by `exec`) and the length of its peer's address.
+///
+/// # Errors
+/// As `accept4(2)`.
+pub fn accept(socket: BorrowedFd<'_>, peer: &mut Address) -> io::Result<(OwnedFd, usize)> {
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let (descriptor, length) = with_address(peer, |to, length| {
+        // SAFETY: `to` has room for `*length` bytes.
+        unsafe { libc::accept4(socket.as_raw_fd(), to, length, flags) }
+    })?;
+    Ok((take(descriptor)?, length))
+}
+
+/// `getsockname(2)`: the length of the address.
+///
+/// # Errors
+/// As `getsockname(2)`.
+pub fn local_name(socket: BorrowedFd<'_>, into: &mut Address) -> io::Result<usize> {
+    // SAFETY: `to` has room for `*length` bytes.
+    with_address(into, |to, length| unsafe { libc::getsockname(socket.as_raw_fd(), to, length) })
+        .map(|(_, n)| n)
+}
+
+/// `getpeername(2)`: the length of the address.
+///
+/// # Errors
+/// As `getpeername(2)`.
+pub fn peer_name(socket: BorrowedFd<'_>, into: &mut Address) -> io::Result<usize> {
+    // SAFETY: `to` has room for `*length` bytes.
+    with_address(into, |to, length| unsafe { libc::getpeername(socket.as_raw_fd(), to, length) })
+        .map(|(_, n)| n)
+}
+
+/// Options whose value holds pointers, which would mean nothing, or harm, in this process; and whole levels that are none
+/// of a program's business. (`include/uapi/linux/{in,in6,tcp,udp}.h`, `include/uapi/asm-generic/socket.h`.)
+fn may_pass(level: i32, name: i32) -> bool {
+    match level {
+        libc::SOL_SOCKET => {
+            !matches!(name, libc::SO_ATTACH_FILTER | libc::SO_ATTACH_REUSEPORT_CBPF)
+        }
+        // From 64 on: iptables, arptables, IPVS.
+        libc::IPPROTO_IP => (0..64).contains(&name),
+        // 64 and 65: ip6tables.
+        libc::IPPROTO_IPV6 => (0..80).contains(&name) && !matches!(name, 64 | 65),
+        libc::IPPROTO_TCP => name != libc::TCP_ZEROCOPY_RECEIVE,
+        libc::IPPROTO_UDP
+        | libc::IPPROTO_UDPLITE
+        | libc::IPPROTO_ICMP
+        | libc::IPPROTO_ICMPV6
+        | libc::SOL_RAW => true,
+        _ => false,
+    }
+}
+
+/// `setsockopt(2)`.
+///
+/// # Errors
+/// As `setsockopt(2)`; `EOPNOTSUPP` for options that cannot be passed on.
+pub fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
+    if !may_pass(level, name) {
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
+    // SAFETY: the kernel reads `value.len()` bytes; no option that is let through holds a pointer.
+    checked(unsafe {
+        libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), length_of(value)?)
+    })
+    .map(drop)
+}
+
+/// `getsockopt(2)`: the length of the value.
+///
+/// # Errors
+/// As `getsockopt(2)`; `EOPNOTSUPP` for options that cannot be passed on.
+pub fn option(socket: BorrowedFd<'_>, level: i32, name: i32, into: &mut [u8]) -> io::Result<usize> {
+    if !may_pass(level, name) {
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
+    let mut length = length_of(into)?;
+    // SAFETY: the kernel writes at most `length` bytes to `into`; no option that is let through holds a pointer.
+    checked(unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, name, into.as_mut_ptr().cast(), &raw mut length)
+    })?;
+    Ok(length as usize)
+}
+
+/// `sendmsg(2)` of one piece of data; an empty `address` or `control` means none.
+///
+/// # Errors
+/// As `sendmsg(2)`.
+pub fn send(
+    socket: BorrowedFd<'_>,
+    data: &[u8],
+    address: &[u8],
+    control: &[u8],
+    flags: i32,
+) -> io::Result<usize> {
+    let mut piece = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    let mut message = empty_message(&mut piece);
+    if !address.is_empty() {
+        message.msg_name = address.as_ptr().cast_mut().cast();
+        message.msg_namelen = length_of(address)?;
+    }
+    if !control.is_empty() {
+        message.msg_control = control.as_ptr().cast_mut().cast();
+        message.msg_controllen = control.len();
+    }
+    // SAFETY: all pointers lead to slices with the lengths given; the kernel only reads them.
+    checked_length(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) })
+}
+
+/// What `recvmsg(2)` reports besides the data.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Received {
+    /// The call's result: bytes of data (with `MSG_TRUNC` possibly more than there was room for).
+    pub length: usize,
+    /// Length of the sender's address; 0 where there is none.
+    pub address: usize,
+    /// Bytes of control messages.
+    pub control: usize,
+    /// `msg_flags`.
+    pub flags: i32,
+}
+
+/// `recvmsg(2)` into one piece of memory. Descriptors that arrive in control messages are closed by `exec`.
+///
+/// # Errors
+/// As `recvmsg(2)`.
+pub fn receive(
+    socket: BorrowedFd<'_>,
+    data: &mut [u8],
+    address: &mut Address,
+    control: &mut [u8],
+    flags: i32,
+) -> io::Result<Received> {
+    let mut piece = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+    let mut message = empty_message(&mut piece);
+    message.msg_name = address.as_mut_ptr().cast();
+    message.msg_namelen = ADDRESS_MAX as libc::socklen_t;
+    if !control.is_empty() {
+        message.msg_control = control.as_mut_ptr().cast();
+        message.msg_controllen = control.len();
+    }
+    let flags = flags | libc::MSG_CMSG_CLOEXEC;
+    // SAFETY: all pointers lead to exclusive slices with the lengths given.
+    let length =
+        checked_length(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) })?;
+    Ok(Received {
+        length,
+        address: message.msg_namelen as usize,
+        control: if control.is_empty() { 0 } else { message.msg_controllen },
+        flags: message.msg_flags & !libc::MSG_CMSG_CLOEXEC,
+    })
+}
+
+fn empty_message(piece: &mut libc::iovec) -> libc::msghdr {
+    libc::msghdr {
+        msg_name: std::ptr::null_mut(),
+        msg_namelen: 0,
+        msg_iov: piece,
+        msg_iovlen: 1,
+        msg_control: std::ptr::null_mut(),
+        msg_controllen: 0,
+        msg_flags: 0,
+    }
+}
+
+/// `ioctl(2)` with a pointer to a buffer, which must be large enough for the request: see [`IOCTL_MAX`].
+///
+/// Only requests of the socket family (`0x54__` terminal-style queries and `0x89__`, `ioctl_list(2)`) are let through,
+/// whose structures hold no more than `IOCTL_MAX` bytes and, but for `SIOCGIFCONF` and the like, no pointers.
+///
+/// # Errors
+/// As `ioctl(2)`; `EOPNOTSUPP` for anything else.
+pub fn control(
+    socket: BorrowedFd<'_>,
+    request: u32,
+    argument: &mut [u8; IOCTL_MAX],
+) -> io::Result<i32> {
+    if !IOCTLS.contains(&request) {
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
+    // SAFETY: each of the requests reads and writes one structure of at most `IOCTL_MAX` bytes without pointers in it.
+    checked(unsafe {
+        libc::ioctl(socket.as_raw_fd(), libc::Ioctl::from(request), argument.as_mut_ptr())
+    })
+}
+
+/// Room for the argument of any request that [`control`] lets through (`struct ifreq` has 40 bytes).
+pub const IOCTL_MAX: usize = 64;
+
+/// Requests whose argument is one small structure without pointers (`include/uapi/linux/sockios.h`,
+/// `include/uapi/asm-generic/ioctls.h`).
+const IOCTLS: [u32; 20] = [
+    0x541b, // FIONREAD = SIOCINQ
+    0x5411, // TIOCOUTQ = SIOCOUTQ
+    0x8901, // FIOSETOWN
+    0x8903, // FIOGETOWN
+    0x8904, // SIOCGPGRP
+    0x8902, // SIOCSPGRP
+    0x8905, // SIOCATMARK
+    0x8906, // SIOCGSTAMP
+    0x8907, // SIOCGSTAMPNS
+    0x8910, // SIOCGIFNAME
+    0x8913, // SIOCGIFFLAGS
+    0x8915, // SIOCGIFADDR
+    0x8917, // SIOCGIFDSTADDR
+    0x8919, // SIOCGIFBRDADDR
+    0x891b, // SIOCGIFNETMASK
+    0x891d, // SIOCGIFMETRIC
+    0x8921, // SIOCGIFMTU
+    0x8927, // SIOCGIFHWADDR
+    0x8933, // SIOCGIFINDEX
+    0x894b, // SIOCOUTQNSD
+];
