@@ -1,1 +1,48 @@
-//! Skeleton.
+//! Runtime of native programs: start-up, heap, log, panic report, kernel calls, configuration,
+//! shared memory and channels. All `unsafe` that native programs need is here.
+#![no_std]
+
+extern crate alloc;
+
+mod channel;
+mod config;
+mod heap;
+mod log;
+mod mem;
+mod panic;
+mod shared;
+mod start;
+pub mod sys;
+pub mod time;
+mod vcpu_page;
+
+pub use channel::Channel;
+pub use config::{config, install as install_config};
+pub use heap::{add_heap, used as heap_used};
+pub use log::print;
+pub use shared::Shared;
+pub use vcpu_page::VcpuPage;
+
+/// Names the program's main function, `fn(thread: u64) -> !`. Each thread of the program starts
+/// in it with its number, from zero. Programs deny `unsafe_code`; the one exported symbol is
+/// allowed here.
+#[macro_export]
+macro_rules! entry {
+    ($main:path) => {
+        const _: () = {
+            // SAFETY: the symbol is declared once per program, and the runtime's `_start` is the
+            // only caller, with exactly this signature.
+            #[allow(unsafe_code)]
+            #[unsafe(export_name = "trapline_main")]
+            extern "C" fn start(thread: u64) -> ! {
+                $main(thread)
+            }
+        };
+    };
+}
+
+/// Writes a line to the kernel's log.
+#[macro_export]
+macro_rules! log {
+    ($($arg:tt)*) => { $crate::print(format_args!($($arg)*)) };
+}

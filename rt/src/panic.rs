@@ -1,0 +1,11 @@
+//! A program that panics reports it and ends.
+use core::panic::PanicInfo;
+
+/// Exit code of a thread that panicked.
+const PANIC_CODE: u64 = 101;
+
+#[panic_handler]
+fn panic(info: &PanicInfo<'_>) -> ! {
+    crate::print(format_args!("{info}"));
+    crate::sys::exit(PANIC_CODE)
+}
