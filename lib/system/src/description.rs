@@ -30,6 +30,10 @@ pub struct Program {
     /// Parameters taken from the machine's command line: name here → name there.
     #[serde(default)]
     pub from_command_line: BTreeMap<String, String>,
+    /// Capabilities of the machine that it gets: `irq` (bind interrupts), `system` (counters and
+    /// the end of the machine).
+    #[serde(default)]
+    pub capabilities: Vec<String>,
     /// Files of the boot archive that it sees, read-only.
     #[serde(default)]
     pub files: Vec<FileUse>,

@@ -1,0 +1,138 @@
+//! Which part of a manager's memory stands behind which part of an object: the arithmetic that
+//! the anonymous-memory manager and the image manager share.
+#![no_std]
+#![forbid(unsafe_code)]
+
+/// What is mapped at once where alignment allows it: a large page.
+pub const CHUNK: u64 = 2 << 20;
+const PAGE: u64 = 4096;
+const OFFSET_BITS: u32 = 40;
+
+/// The tag of a region: which object, and where in the object the region begins.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Tag {
+    /// Number of the object.
+    pub object: u32,
+    /// Byte offset in the object, page aligned, below 1 TiB.
+    pub offset: u64,
+}
+
+impl Tag {
+    /// The tag as the kernel carries it; `None` when the offset does not fit or is not aligned.
+    #[must_use]
+    pub const fn encode(self) -> Option<u64> {
+        if self.offset >> OFFSET_BITS != 0 || !self.offset.is_multiple_of(PAGE) {
+            return None;
+        }
+        if self.object >= 1 << (64 - OFFSET_BITS) {
+            return None;
+        }
+        Some((self.object as u64) << OFFSET_BITS | self.offset)
+    }
+
+    /// Reads a tag.
+    #[must_use]
+    pub const fn decode(word: u64) -> Self {
+        Self {
+            object: (word >> OFFSET_BITS) as u32,
+            offset: word & ((1 << OFFSET_BITS) - 1) & !(PAGE - 1),
+        }
+    }
+}
+
+/// An object: a contiguous part of the manager's memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Object {
+    /// Where it begins in the manager's memory; a multiple of [`CHUNK`] or of a page.
+    pub base: u64,
+    /// Bytes; rounded up to pages for mapping.
+    pub length: u64,
+}
+
+/// What to map to serve a fault.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Piece {
+    /// Offset in the manager's memory.
+    pub memory_offset: u64,
+    /// Offset in the region.
+    pub region_offset: u64,
+    /// Bytes, a multiple of the page size, not zero.
+    pub length: u64,
+    /// Which chunk of the object it lies in.
+    pub chunk: u64,
+}
+
+/// The largest piece, at most one chunk of the object, that holds `offset` of a region of
+/// `region_length` bytes with tag `tag`. `None` when that offset lies outside object or region.
+#[must_use]
+pub fn piece(object: Object, tag: Tag, offset: u64, region_length: u64) -> Option<Piece> {
+    let length = object.length.checked_next_multiple_of(PAGE)?;
+    let at = tag.offset.checked_add(offset)?;
+    if at >= length || offset >= region_length {
+        return None;
+    }
+    let chunk = at / CHUNK;
+    let start = (chunk * CHUNK).max(tag.offset);
+    let region_end = tag.offset.checked_add(region_length)?;
+    let end = (chunk + 1).checked_mul(CHUNK)?.min(length).min(region_end & !(PAGE - 1));
+    if start >= end || at >= end {
+        return None;
+    }
+    Some(Piece {
+        memory_offset: object.base.checked_add(start)?,
+        region_offset: start - tag.offset,
+        length: end - start,
+        chunk,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    extern crate std;
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_fault_in_the_middle_gets_its_whole_chunk() {
+        let object = Object { base: 10 * CHUNK, length: 4 * CHUNK };
+        let tag = Tag { object: 3, offset: 0 };
+        let got = piece(object, tag, CHUNK + 5, 4 * CHUNK);
+        let want =
+            Piece { memory_offset: 11 * CHUNK, region_offset: CHUNK, length: CHUNK, chunk: 1 };
+        assert_eq!(got, Some(want));
+    }
+
+    #[test]
+    fn the_last_page_of_a_file_is_mapped_whole_and_nothing_behind_it() {
+        let object = Object { base: PAGE, length: 5000 };
+        let tag = Tag { object: 0, offset: 0 };
+        assert_eq!(piece(object, tag, 4999, 1 << 30).map(|p| p.length), Some(2 * PAGE));
+        assert_eq!(piece(object, tag, 8192, 1 << 30), None);
+    }
+
+    proptest! {
+        #[test]
+        fn a_piece_holds_its_fault_and_stays_inside(
+            base in 0u64..1 << 40, length in 0u64..1 << 32, start in 0u64..1 << 20,
+            offset in any::<u64>(), region in any::<u64>(), small in any::<bool>(),
+        ) {
+            let object = Object { base: base & !(PAGE - 1), length };
+            let tag = Tag { object: 1, offset: start * PAGE };
+            let offset = if small { offset % (length + 1) } else { offset };
+            if let Some(p) = piece(object, tag, offset, region) {
+                prop_assert!(p.region_offset <= offset && offset < p.region_offset + p.length);
+                prop_assert!(p.region_offset + p.length <= region);
+                prop_assert!(p.memory_offset >= object.base);
+                let rounded = length.next_multiple_of(PAGE);
+                prop_assert!(p.memory_offset + p.length <= object.base + rounded);
+                prop_assert!(p.length <= CHUNK && p.length.is_multiple_of(PAGE));
+            }
+        }
+
+        #[test]
+        fn tags_survive(object in 0u32..1 << 24, page in 0u64..1 << 28) {
+            let tag = Tag { object, offset: page * PAGE };
+            prop_assert_eq!(tag.encode().map(Tag::decode), Some(tag));
+        }
+    }
+}
