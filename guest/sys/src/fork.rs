@@ -27,3 +27,20 @@ pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
         pid => Ok(pid),
     }
 }
+
+/// Makes the command the leader of a session of its own, with its standard input (a terminal) as controlling terminal.
+pub fn with_terminal(command: &mut std::process::Command) {
+    use std::os::unix::process::CommandExt;
+    let become_leader = || {
+        // SAFETY: no pointers; both calls are allowed between `fork` and `exec` (signal-safety(7)).
+        let outcome = unsafe {
+            match libc::setsid() {
+                -1 => -1,
+                _ => libc::ioctl(0, libc::TIOCSCTTY, 0),
+            }
+        };
+        crate::checked(outcome).map(drop)
+    };
+    // SAFETY: the closure makes two system calls and nothing else.
+    unsafe { command.pre_exec(become_leader) };
+}

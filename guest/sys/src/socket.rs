@@ -136,11 +136,7 @@ fn may_pass(level: i32, name: i32) -> bool {
         // 64 and 65: ip6tables.
         libc::IPPROTO_IPV6 => (0..80).contains(&name) && !matches!(name, 64 | 65),
         libc::IPPROTO_TCP => name != libc::TCP_ZEROCOPY_RECEIVE,
-        libc::IPPROTO_UDP
-        | libc::IPPROTO_UDPLITE
-        | libc::IPPROTO_ICMP
-        | libc::IPPROTO_ICMPV6
-        | libc::SOL_RAW => true,
+        libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE | libc::IPPROTO_ICMPV6 | libc::SOL_RAW => true,
         _ => false,
     }
 }
