@@ -10,6 +10,7 @@ mod heap;
 mod log;
 mod mem;
 mod panic;
+mod random;
 mod shared;
 mod start;
 pub mod sys;
@@ -20,6 +21,7 @@ pub use channel::Channel;
 pub use config::{config, install as install_config};
 pub use heap::{add_heap, used as heap_used};
 pub use log::print;
+pub use random::random;
 pub use shared::Shared;
 pub use vcpu_page::VcpuPage;
 

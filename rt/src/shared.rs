@@ -1,6 +1,6 @@
 //! Memory that others may change at any time: guest RAM, rings, device registers.
 use core::sync::atomic::{AtomicU32, Ordering};
-use memory::{Memory, OutOfBounds, check};
+use memory::{Memory, OutOfBounds, Registers, check};
 
 /// A mapped range of the program, as safe code may use it. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
@@ -127,6 +127,16 @@ impl Shared {
     /// `OutOfBounds`.
     pub fn swap32(&self, offset: u64, value: u32) -> Result<u32, OutOfBounds> {
         Ok(self.atomic(offset)?.swap(value, Ordering::AcqRel))
+    }
+}
+
+impl Registers for Shared {
+    fn read_register(&self, offset: u64, width: u64) -> Result<u64, OutOfBounds> {
+        Shared::read_register(self, offset, width)
+    }
+
+    fn write_register(&self, offset: u64, width: u64, value: u64) -> Result<(), OutOfBounds> {
+        Shared::write_register(self, offset, width, value)
     }
 }
 

@@ -75,6 +75,21 @@ pub trait Memory {
     }
 }
 
+/// Device registers: memory where the width of an access matters.
+pub trait Registers {
+    /// Reads a register of 1, 2, 4 or 8 bytes with a single access of that width.
+    ///
+    /// # Errors
+    /// `OutOfBounds`, also for another width or a misaligned offset.
+    fn read_register(&self, offset: u64, width: u64) -> Result<u64, OutOfBounds>;
+
+    /// Writes a register of 1, 2, 4 or 8 bytes with a single access of that width.
+    ///
+    /// # Errors
+    /// `OutOfBounds`, also for another width or a misaligned offset.
+    fn write_register(&self, offset: u64, width: u64, value: u64) -> Result<(), OutOfBounds>;
+}
+
 impl<M: Memory + ?Sized> Memory for &M {
     fn len(&self) -> u64 {
         (**self).len()
