@@ -1,3 +1,21 @@
-//! Placeholder module documentation for `linux-abi`; see doc/borders.md.
+//! The system-call interface of x86-64 Linux, as far as remote servicing needs it: call table,
+//! error numbers, flags, structure layouts. Data only; nothing here does anything to a system.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+#[cfg(test)]
+extern crate std;
+
+mod address;
+mod calls;
+mod errno;
+mod flags;
+mod layouts;
+
+pub use address::{Address, Place};
+pub use calls::{Argument, Call, call, name, nr};
+pub use errno::{Errno, check};
+pub use flags::*;
+pub use layouts::{
+    CloneArgs, FdSet, IoVec, MMsgHdr, MsgHdr, PollFd, SigsetArgument, TimeSpec, TimeVal,
+};

@@ -1,0 +1,71 @@
+//! Flags and option numbers (x86-64 values).
+#![allow(missing_docs)]
+
+macro_rules! consts {
+    ($ty:ty: $($name:ident = $value:expr;)*) => {
+        $(pub const $name: $ty = $value;)*
+    };
+}
+
+// Address families and socket types.
+consts! { u32:
+    AF_UNIX = 1; AF_INET = 2; AF_INET6 = 10; AF_NETLINK = 16; AF_VSOCK = 40;
+    SOCK_STREAM = 1; SOCK_DGRAM = 2; SOCK_RAW = 3; SOCK_TYPE_MASK = 0xf;
+    SOCK_NONBLOCK = 0o4000; SOCK_CLOEXEC = 0o2000000;
+}
+// Message flags.
+consts! { u32:
+    MSG_OOB = 1; MSG_PEEK = 2; MSG_DONTROUTE = 4; MSG_CTRUNC = 8; MSG_TRUNC = 0x20;
+    MSG_DONTWAIT = 0x40; MSG_WAITALL = 0x100; MSG_NOSIGNAL = 0x4000; MSG_ERRQUEUE = 0x2000;
+    MSG_MORE = 0x8000; MSG_WAITFORONE = 0x10000; MSG_FASTOPEN = 0x2000_0000;
+    MSG_CMSG_CLOEXEC = 0x4000_0000;
+}
+// Socket options.
+consts! { i32:
+    SOL_SOCKET = 1; SCM_RIGHTS = 1; SO_TYPE = 3; SO_ERROR = 4; SO_RCVTIMEO = 20; SO_SNDTIMEO = 21;
+    SO_ATTACH_FILTER = 26; SO_PROTOCOL = 38; SO_DOMAIN = 39; SO_ATTACH_BPF = 50;
+    SO_RCVTIMEO_NEW = 66; SO_SNDTIMEO_NEW = 67;
+}
+// fcntl and descriptor flags.
+consts! { u32:
+    F_DUPFD = 0; F_GETFD = 1; F_SETFD = 2; F_GETFL = 3; F_SETFL = 4; F_DUPFD_CLOEXEC = 1030;
+    FD_CLOEXEC = 1; O_NONBLOCK = 0o4000; O_CLOEXEC = 0o2000000; O_RDWR = 2;
+    F_SETOWN = 8; F_GETOWN = 9; F_SETSIG = 10; F_GETSIG = 11;
+    CLOSE_RANGE_UNSHARE = 2; CLOSE_RANGE_CLOEXEC = 4;
+}
+// ioctl commands.
+consts! { u32:
+    FIONREAD = 0x541b; FIONBIO = 0x5421; FIOASYNC = 0x5452; FIONCLEX = 0x5450; FIOCLEX = 0x5451;
+    TIOCOUTQ = 0x5411; TCGETS = 0x5401; SIOCATMARK = 0x8905;
+}
+// Poll events.
+consts! { u16:
+    POLLIN = 1; POLLPRI = 2; POLLOUT = 4; POLLERR = 8; POLLHUP = 0x10; POLLNVAL = 0x20;
+    POLLRDNORM = 0x40; POLLRDBAND = 0x80; POLLWRNORM = 0x100; POLLWRBAND = 0x200;
+    POLLRDHUP = 0x2000;
+}
+// Memory.
+consts! { u64:
+    PROT_READ = 1; PROT_WRITE = 2; PROT_EXEC = 4;
+    MAP_PRIVATE = 2; MAP_ANONYMOUS = 0x20; MAP_POPULATE = 0x8000;
+    MADV_POPULATE_READ = 22; MADV_POPULATE_WRITE = 23;
+}
+// clone.
+consts! { u64:
+    CLONE_VM = 0x100; CLONE_FILES = 0x400; CLONE_VFORK = 0x4000; CLONE_THREAD = 0x10000;
+    CLONE_SETTLS = 0x80000; CLONE_UNTRACED = 0x0080_0000;
+}
+/// Signal that a broken pipe raises.
+pub const SIGPIPE: u64 = 13;
+/// Longest `struct iovec` array (`UIO_MAXIOV`).
+pub const IOV_MAX: u64 = 1024;
+/// Most bytes of one read or write (`INT_MAX` rounded down to pages).
+pub const MAX_RW_COUNT: u64 = 0x7fff_f000;
+/// Longest path, with its NUL.
+pub const PATH_MAX: usize = 4096;
+/// First address that is not the user's (4-level paging, `TASK_SIZE_MAX`).
+pub const TASK_SIZE_MAX: u64 = 0x7fff_ffff_f000;
+/// Auxiliary-vector key of the path given to `execve`.
+pub const AT_EXECFN: u64 = 31;
+/// Bytes of the kernel's signal set.
+pub const SIGSET_SIZE: u64 = 8;
