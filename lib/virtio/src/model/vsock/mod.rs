@@ -85,8 +85,7 @@ impl Vsock {
         self.sockets.count()
     }
 
-    /// Hands records to `sink` as long as it answers true; for a guest that is not running.
-    pub fn report(&mut self, mut sink: impl FnMut(&Record) -> bool) {
+    fn report(&mut self, mut sink: impl FnMut(&Record) -> bool) {
         while let Some(record) = self.records.front()
             && sink(record)
         {
