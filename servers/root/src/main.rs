@@ -1,3 +1,57 @@
-//! x
+//! The root server: the first native program. It owns the whole machine at first, reads the
+//! system description from the boot archive, creates what it declares, hands out exactly the
+//! capabilities that it names, and from then on only reports threads that end.
 #![no_std]
 #![no_main]
+#![deny(unsafe_code)]
+
+extern crate alloc;
+
+mod acpi;
+mod boot;
+mod connect;
+mod devices;
+mod layout;
+mod loader;
+mod machine;
+mod program;
+mod ram;
+mod report;
+mod window;
+
+use abi::{Error, RootSelector, Selector};
+use alloc::string::String;
+use rt::log;
+
+rt::entry!(main);
+
+/// What went wrong while the system was set up: a sentence that names the thing.
+pub struct Failure(pub String);
+
+impl Failure {
+    /// A kernel call that was refused while doing `what`.
+    pub fn kernel(what: impl core::fmt::Display) -> impl FnOnce(Error) -> Self {
+        let text = alloc::format!("{what}");
+        move |error| Failure(alloc::format!("{text}: {}", error.text()))
+    }
+}
+
+/// The selector as the kernel laid it out.
+pub const fn own(selector: RootSelector) -> Selector {
+    Selector(selector as u32)
+}
+
+fn main(_thread: u64) -> ! {
+    let outcome = boot::start().and_then(|mut builder| {
+        builder.build()?;
+        Ok(builder)
+    });
+    match outcome {
+        Ok(builder) => report::serve(&builder),
+        Err(Failure(text)) => {
+            log!("fatal: the system could not be set up: {text}");
+            let _ = rt::sys::shutdown(own(RootSelector::System), 3);
+            rt::sys::exit(3)
+        }
+    }
+}

@@ -1,0 +1,165 @@
+//! The order of building, and what joins programs: shared objects, files, channels.
+use crate::boot::Builder;
+use crate::program::{RW, private_bytes};
+use crate::{Failure, own};
+use abi::{LARGE_PAGE_SIZE, MemRights, ObjRights, RootSelector};
+use alloc::format;
+use alloc::string::String;
+use backing::Tag;
+use rt::log;
+use system::{Channel, ChannelEnd};
+
+impl Builder {
+    /// Builds everything and starts it.
+    pub fn build(&mut self) -> Result<(), Failure> {
+        let count = self.description.programs.len();
+        (0..count).try_for_each(|n| self.create_program(n))?;
+        let private = self.plan_pool()?;
+        for n in 0..count {
+            self.load_program(n)?;
+            self.private_memory(n, private.get(n).copied().flatten())?;
+            self.give_files(n)?;
+            self.give_capabilities(n)?;
+        }
+        self.give_pool()?;
+        self.share_memory()?;
+        for channel in self.description.channels.clone() {
+            self.join(&channel)?;
+        }
+        self.give_devices()?;
+        let machines = self.description.machines.clone();
+        let vcpus = self.create_machines(&machines)?;
+        (0..count).try_for_each(|n| self.write_config(n))?;
+        self.watch_ends()?;
+        (0..count).try_for_each(|n| self.start_program(n))?;
+        self.start_machines(&machines, &vcpus)?;
+        log!("system is up: {count} programs, {} MiB left", self.ram.left() >> 20);
+        Ok(())
+    }
+
+    /// Lays out the anonymous-memory manager's pool. Returns which object is the private memory
+    /// of each program.
+    fn plan_pool(&mut self) -> Result<alloc::vec::Vec<Option<usize>>, Failure> {
+        let mut next = 0;
+        for object in &self.description.memory {
+            let line = &self.info.command_line;
+            let word = object.size_from_command_line.as_ref();
+            let size = match word.and_then(|w| system::word(line, w)) {
+                None => object.size,
+                Some(text) => system::parse_size(text)
+                    .filter(|s| *s > 0 && s.is_multiple_of(LARGE_PAGE_SIZE))
+                    .ok_or_else(|| Failure(format!("size '{text}' of '{}'", object.name)))?,
+            };
+            self.objects.push((next, size));
+            next += size;
+        }
+        let mut private = alloc::vec::Vec::new();
+        for program in &self.description.programs {
+            if program.pinned {
+                private.push(None);
+                continue;
+            }
+            let bytes = private_bytes(program.heap, program.cpus.len());
+            private.push(Some(self.objects.len()));
+            self.objects.push((next, bytes));
+            next += bytes;
+        }
+        let at = self.ram.take(next, LARGE_PAGE_SIZE, false)?;
+        self.pool = (at, next);
+        Ok(private)
+    }
+
+    fn give_pool(&mut self) -> Result<(), Failure> {
+        let (at, length) = self.pool;
+        let derived = self.selector();
+        let rights = MemRights::READ | MemRights::WRITE | MemRights::EXEC;
+        rt::sys::mem_derive(derived, own(RootSelector::Ram), at, length, rights)
+            .map_err(Failure::kernel("the pool of anonymous memory"))?;
+        let mut list = String::new();
+        for (base, length) in &self.objects {
+            list.push_str(&format!("{base}:{length},"));
+        }
+        let anon = &mut self.programs[0];
+        anon.config.parameters.push(("objects".into(), list));
+        anon.show("pool", derived, 0, length, RW, None)?;
+        anon.grant("pool", derived, rt::sys::ALL_RIGHTS)?;
+        let mut list = String::new();
+        for file in &self.files {
+            list.push_str(&format!("{}:{},", file.offset, file.length));
+        }
+        let image = &mut self.programs[1];
+        image.config.parameters.push(("files".into(), list));
+        image.grant("archive", own(RootSelector::Archive), rt::sys::ALL_RIGHTS)?;
+        Ok(())
+    }
+
+    fn give_files(&mut self, n: usize) -> Result<(), Failure> {
+        for used in self.description.programs[n].files.clone() {
+            let (number, file) = self.file(&used.file)?;
+            let length = file.length;
+            let portal = self.portal_on(1, self.programs[n].threads[0].cpu, 0)?;
+            let tag = Tag { object: number, offset: 0 }.encode();
+            let tag = tag.ok_or_else(|| Failure("tag".into()))?;
+            self.programs[n].bind(&used.region, portal, tag, length, MemRights::READ)?;
+        }
+        Ok(())
+    }
+
+    fn give_capabilities(&mut self, n: usize) -> Result<(), Failure> {
+        for name in self.description.programs[n].capabilities.clone() {
+            let from = match name.as_str() {
+                "irq" => RootSelector::Irq,
+                "system" => RootSelector::System,
+                _ => return Err(Failure(format!("unknown capability '{name}'"))),
+            };
+            let mask = (ObjRights::USE | ObjRights::CONTROL).bits();
+            self.programs[n].grant(&name, own(from), mask)?;
+        }
+        Ok(())
+    }
+
+    fn share_memory(&mut self) -> Result<(), Failure> {
+        for (number, object) in self.description.memory.clone().iter().enumerate() {
+            let length = self.objects[number].1;
+            let tag = Tag { object: number as u32, offset: 0 }.encode();
+            let tag = tag.ok_or_else(|| Failure("tag".into()))?;
+            for used in &object.used_by {
+                let cpu = self.program(&used.program)?.threads[0].cpu;
+                let portal = self.portal_on(0, cpu, 0)?;
+                self.program(&used.program)?.bind(&used.region, portal, tag, length, RW)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn join(&mut self, channel: &Channel) -> Result<(), Failure> {
+        let at = self.ram.take(channel.size, 4096, true)?;
+        let ends = [&channel.first, &channel.second];
+        let mut told = [(0, 0); 2];
+        for (end, told) in ends.iter().zip(&mut told) {
+            let program = self.program(&end.program)?;
+            let bit = program.bit(end.thread)?;
+            *told = (program.threads[end.thread as usize].notification.0, bit);
+        }
+        for (n, end) in ends.iter().enumerate() {
+            let (notification, peer_bits) = told[1 - n];
+            let program = self.program(&end.program)?;
+            let address = program.address(channel.size);
+            let ram = own(RootSelector::Ram);
+            crate::window::pinned_in(program.space, address, ram, at, channel.size, RW)?;
+            let name = format!("signal:{}", channel.name);
+            let peer = program.grant(&name, abi::Selector(notification), ObjRights::USE.bits())?;
+            program.config.channels.push(ChannelEnd {
+                name: channel.name.clone(),
+                address,
+                length: channel.size,
+                first: n == 0,
+                peer,
+                peer_bits,
+                own_bits: told[n].1,
+                thread: end.thread,
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,44 @@
+//! Where things lie in native spaces, and how large they are.
+
+/// First stack; each thread's next one is `STACK_DISTANCE` further, with nothing in between.
+pub const STACKS: u64 = 0x3000_0000;
+/// Bytes of a stack.
+pub const STACK: u64 = 256 << 10;
+/// From the start of one stack to the next; what is between them is a guard.
+pub const STACK_DISTANCE: u64 = 1 << 20;
+/// The heap.
+pub const HEAP: u64 = 0x4000_0000;
+/// Named regions are put from here on, each at a multiple of `REGION_ALIGN`.
+pub const REGIONS: u64 = 0x10_0000_0000;
+/// Suits large pages.
+pub const REGION_ALIGN: u64 = 2 << 20;
+
+/// The root server's own heap.
+pub const OWN_HEAP: u64 = 24 << 20;
+/// All of RAM, in the root server.
+pub const OWN_RAM: u64 = 0x20_0000_0000;
+/// The boot archive, in the root server.
+pub const OWN_ARCHIVE: u64 = 0x40_0000_0000;
+/// Where the root server looks at device memory and firmware tables.
+pub const OWN_WINDOW: u64 = 0x60_0000_0000;
+
+/// Guest-physical address of the PCI register windows.
+pub const GUEST_DEVICES: u64 = 0xe000_0000;
+/// Their length.
+pub const GUEST_DEVICES_LENGTH: u64 = 0x1000_0000;
+/// Guest-physical address of the persistent-memory device.
+pub const GUEST_ROOT_IMAGE: u64 = 0x1_0000_0000;
+/// Most RAM that a virtual machine can have.
+pub const GUEST_RAM_LIMIT: u64 = 0xc000_0000;
+
+/// Badge of the monitor's portal for exits.
+pub const BADGE_EXIT: u64 = 1;
+/// Badge of the monitor's portal for device regions.
+pub const BADGE_DEVICE: u64 = 2;
+/// Badge of portals that get exits routed to another program than the monitor.
+pub const BADGE_ROUTE: u64 = 1;
+
+/// Quantum of every scheduling context, in microseconds.
+pub const QUANTUM_US: u64 = 10_000;
+/// Kernel memory for a virtual machine's space (nested page tables).
+pub const GUEST_QUOTA: u64 = 8 << 20;

@@ -1,0 +1,140 @@
+//! Virtual machines: a guest-physical space whose regions name their managers, and a vCPU whose
+//! exits go to the programs that the description names.
+use crate::boot::Builder;
+use crate::layout::{
+    BADGE_DEVICE, BADGE_EXIT, BADGE_ROUTE, GUEST_DEVICES, GUEST_DEVICES_LENGTH, GUEST_QUOTA,
+    GUEST_RAM_LIMIT, GUEST_ROOT_IMAGE, QUANTUM_US,
+};
+use crate::program::RW;
+use crate::{Failure, own};
+use abi::vcpu::EXIT_CLASSES;
+use abi::{MemRights, ObjRights, RootSelector, Selector, SpaceKind};
+use alloc::format;
+use alloc::vec::Vec;
+use backing::Tag;
+use rt::sys::{self, Bind};
+use system::VirtualMachine;
+
+/// Number of an exit class by its name in `abi::vcpu::ExitClass`.
+fn class(name: &str) -> Result<u64, Failure> {
+    use abi::vcpu::ExitClass as C;
+    let classes = [
+        C::Other,
+        C::InvalidOpcode,
+        C::Vmmcall,
+        C::Cr3Write,
+        C::Iret,
+        C::Recall,
+        C::Halt,
+        C::Msr,
+        C::Io,
+        C::Cpuid,
+        C::InterruptWindow,
+        C::Error,
+        C::SyscallMsr,
+    ];
+    let found = classes.into_iter().find(|c| format!("{c:?}") == name);
+    found.map(|c| c as u64).ok_or_else(|| Failure(format!("unknown exit class '{name}'")))
+}
+
+impl Builder {
+    /// Makes the virtual machines; their vCPUs do not run yet.
+    pub fn create_machines(&mut self, list: &[VirtualMachine]) -> Result<Vec<Selector>, Failure> {
+        if !list.is_empty() && !self.info.svm {
+            return Err(Failure("this processor has no SVM with nested paging".into()));
+        }
+        list.iter().map(|machine| self.create_machine(machine)).collect()
+    }
+
+    fn create_machine(&mut self, machine: &VirtualMachine) -> Result<Selector, Failure> {
+        let cpu = machine.cpu.min(self.info.cpus - 1);
+        let what = format!("virtual machine '{}'", machine.name);
+        let space = self.selector();
+        sys::create_space(space, SpaceKind::Guest, GUEST_QUOTA).map_err(Failure::kernel(&what))?;
+        let monitor_thread = {
+            let monitor = self.program(&machine.monitor)?;
+            monitor.threads[0].thread
+        };
+        let device_portal = self.portal(monitor_thread, BADGE_DEVICE, &machine.monitor)?;
+        let exit_portal = self.portal(monitor_thread, BADGE_EXIT, &machine.monitor)?;
+        self.guest_memory(machine, space, cpu, device_portal)?;
+
+        let state = self.ram.take(4096, 4096, true)?;
+        let vcpu = self.selector();
+        sys::create_vcpu(vcpu, space, cpu, own(RootSelector::Ram), state)
+            .map_err(Failure::kernel(&what))?;
+        for class in 0..EXIT_CLASSES as u64 {
+            sys::vcpu_portal(vcpu, class, exit_portal).map_err(Failure::kernel(&what))?;
+        }
+        for route in &machine.routes {
+            let program = self.program(&route.program)?;
+            let thread = program.threads[route.thread as usize].thread;
+            let region = format!("vcpu-{}", machine.name);
+            program.show(&region, own(RootSelector::Ram), state, 4096, RW, None)?;
+            let portal = self.portal(thread, BADGE_ROUTE, &route.program)?;
+            for name in &route.classes {
+                sys::vcpu_portal(vcpu, class(name)?, portal)
+                    .map_err(Failure::kernel(format!("{what}, exits {name}")))?;
+            }
+        }
+        let monitor = self.program(&machine.monitor)?;
+        monitor.show("vcpu", own(RootSelector::Ram), state, 4096, RW, None)?;
+        monitor.grant("vcpu", vcpu, ObjRights::USE.bits())?;
+        Ok(vcpu)
+    }
+
+    fn guest_memory(
+        &mut self,
+        machine: &VirtualMachine,
+        space: Selector,
+        cpu: u32,
+        device_portal: Selector,
+    ) -> Result<(), Failure> {
+        let what = format!("memory of virtual machine '{}'", machine.name);
+        let number = self.description.memory.iter().position(|m| m.name == machine.ram);
+        let number = number.ok_or_else(|| Failure(format!("no memory '{}'", machine.ram)))?;
+        let ram = self.objects[number].1;
+        if ram > GUEST_RAM_LIMIT {
+            return Err(Failure(format!("{what}: {} MiB; 3072 MiB at most", ram >> 20)));
+        }
+        let all = MemRights::READ | MemRights::WRITE | MemRights::EXEC;
+        let tag =
+            |object: u32| Tag { object, offset: 0 }.encode().ok_or_else(|| Failure("tag".into()));
+        let bind = |base, length, portal, tag, rights| {
+            sys::region_bind(Bind { space, base, length, portal, tag, rights, hint: 21 })
+                .map_err(Failure::kernel(&what))
+        };
+        let portal = self.portal_on(0, cpu, 0)?;
+        bind(0, ram, portal, tag(number as u32)?, all)?;
+        bind(GUEST_DEVICES, GUEST_DEVICES_LENGTH, device_portal, 0, RW)?;
+        if !machine.root_image.is_empty() {
+            let (file, length) = {
+                let (number, file) = self.file(&machine.root_image)?;
+                (number, file.length.next_multiple_of(4096))
+            };
+            let portal = self.portal_on(1, cpu, 0)?;
+            let rights = MemRights::READ | MemRights::EXEC;
+            bind(GUEST_ROOT_IMAGE, length, portal, tag(file)?, rights)?;
+            let monitor = self.program(&machine.monitor)?;
+            let size = ("root_image_length".into(), format!("{length}"));
+            monitor.config.parameters.push(size);
+        }
+        let monitor = self.program(&machine.monitor)?;
+        monitor.config.parameters.push(("memory".into(), format!("{ram}")));
+        Ok(())
+    }
+
+    /// Lets the vCPUs run.
+    pub fn start_machines(
+        &mut self,
+        list: &[VirtualMachine],
+        vcpus: &[Selector],
+    ) -> Result<(), Failure> {
+        for (machine, vcpu) in list.iter().zip(vcpus) {
+            let context = self.selector();
+            sys::create_sc(context, *vcpu, machine.priority, QUANTUM_US)
+                .map_err(Failure::kernel(format!("starting '{}'", machine.name)))?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,240 @@
+//! Native programs: their spaces, threads and memory.
+use crate::boot::Builder;
+use crate::layout::{HEAP, QUANTUM_US, REGION_ALIGN, REGIONS, STACK, STACK_DISTANCE, STACKS};
+use crate::window::pinned_in;
+use crate::{Failure, own};
+use abi::{
+    FIRST_FREE_SELECTOR, LARGE_PAGE_SIZE, MemRights, RootSelector, Selector, SpaceKind, ThreadArgs,
+};
+use alloc::format;
+use alloc::string::String;
+use alloc::vec::Vec;
+use memory::Memory;
+use rt::sys::{self, Bind};
+use system::{CONFIG_ADDRESS, CONFIG_LIMIT, Config, Region};
+
+/// A thread of a program. Selectors are the root server's.
+pub struct Thread {
+    /// The thread.
+    pub thread: Selector,
+    /// Its bound notification.
+    pub notification: Selector,
+    /// Its processor.
+    pub cpu: u32,
+    /// Bits of the notification that are given out.
+    pub bits_used: u32,
+}
+
+/// A program while it is built.
+pub struct Program {
+    /// What it will be told.
+    pub config: Config,
+    /// Its space.
+    pub space: Selector,
+    /// Its threads.
+    pub threads: Vec<Thread>,
+    /// Priority of the threads.
+    pub priority: u8,
+    next_selector: u32,
+    next_address: u64,
+}
+
+/// Read and write.
+pub const RW: MemRights = MemRights::READ.union(MemRights::WRITE);
+
+impl Program {
+    /// Where a region of `length` bytes goes.
+    pub fn address(&mut self, length: u64) -> u64 {
+        let at = self.next_address;
+        // One unit stays free in between, so that an overrun faults.
+        self.next_address += length.next_multiple_of(REGION_ALIGN) + REGION_ALIGN;
+        at
+    }
+
+    /// Gives the program a capability under a name.
+    pub fn grant(&mut self, name: &str, from: Selector, mask: u64) -> Result<u32, Failure> {
+        let slot = Selector(self.next_selector);
+        sys::cap_copy(from, self.space, slot, mask)
+            .map_err(Failure::kernel(format!("capability '{name}' of {}", self.config.name)))?;
+        self.next_selector += 1;
+        self.config.capabilities.push((name.into(), slot.0));
+        Ok(slot.0)
+    }
+
+    /// Maps memory into the program under a name.
+    pub fn show(
+        &mut self,
+        name: &str,
+        memory: Selector,
+        offset: u64,
+        length: u64,
+        rights: MemRights,
+        physical: Option<u64>,
+    ) -> Result<(), Failure> {
+        let address = self.address(length);
+        let pages = length.next_multiple_of(4096);
+        pinned_in(self.space, address, memory, offset, pages, rights)?;
+        let region = Region { name: name.into(), address, length, physical };
+        self.config.regions.push(region);
+        Ok(())
+    }
+
+    /// Binds a managed region in the program under a name.
+    pub fn bind(
+        &mut self,
+        name: &str,
+        portal: Selector,
+        tag: u64,
+        length: u64,
+        rights: MemRights,
+    ) -> Result<(), Failure> {
+        let base = self.address(length);
+        let pages = length.next_multiple_of(4096);
+        let bind = Bind { space: self.space, base, length: pages, portal, tag, rights, hint: 21 };
+        sys::region_bind(bind)
+            .map_err(Failure::kernel(format!("region '{name}' of {}", self.config.name)))?;
+        let region = Region { name: name.into(), address: base, length, physical: None };
+        self.config.regions.push(region);
+        Ok(())
+    }
+
+    /// A bit of a thread's notification that nobody else signals.
+    pub fn bit(&mut self, thread: u32) -> Result<u64, Failure> {
+        let thread = self.threads.get_mut(thread as usize).filter(|t| t.bits_used < 64);
+        let thread = thread.ok_or_else(|| Failure("out of notification bits".into()))?;
+        thread.bits_used += 1;
+        Ok(1 << (thread.bits_used - 1))
+    }
+}
+
+/// Bytes of private memory (heap and stacks) of a program.
+pub fn private_bytes(heap: u64, threads: usize) -> u64 {
+    (heap.next_multiple_of(4096) + threads as u64 * STACK).next_multiple_of(LARGE_PAGE_SIZE)
+}
+
+impl Builder {
+    /// Makes the space and threads of program number `n`; nothing runs yet.
+    pub fn create_program(&mut self, n: usize) -> Result<(), Failure> {
+        let declared = self.description.programs[n].clone();
+        let name = declared.name.clone();
+        let space = self.selector();
+        sys::create_space(space, SpaceKind::Native, declared.quota)
+            .map_err(Failure::kernel(format!("space of {name}")))?;
+        let mut program = Program {
+            config: Config {
+                name: name.clone(),
+                tsc_khz: self.info.tsc_khz,
+                cpus: self.info.cpus,
+                ..Config::default()
+            },
+            space,
+            threads: Vec::new(),
+            priority: declared.priority,
+            next_selector: FIRST_FREE_SELECTOR,
+            next_address: REGIONS,
+        };
+        let bytes = self.contents(&declared.file)?;
+        let entry = crate::loader::entry(&declared.file, &bytes)?;
+        for (number, cpu) in declared.cpus.iter().enumerate() {
+            let cpu = (*cpu).min(self.info.cpus - 1);
+            let (thread, notification) = (self.selector(), self.selector());
+            let stack = STACKS + number as u64 * STACK_DISTANCE + STACK;
+            let args = ThreadArgs { entry, stack, argument: number as u64 };
+            let what = format!("thread {number} of {name}");
+            sys::create_thread(thread, space, cpu, args).map_err(Failure::kernel(&what))?;
+            sys::create_notification(notification).map_err(Failure::kernel(&what))?;
+            sys::bind_notification(thread, notification).map_err(Failure::kernel(&what))?;
+            program.threads.push(Thread { thread, notification, cpu, bits_used: 0 });
+        }
+        self.set_parameters(&declared, &mut program);
+        self.programs.push(program);
+        Ok(())
+    }
+
+    fn set_parameters(&self, declared: &system::Program, program: &mut Program) {
+        let list = &mut program.config.parameters;
+        for (name, there) in &declared.from_command_line {
+            if let Some(value) = system::word(&self.info.command_line, there) {
+                list.push((name.clone(), value.into()));
+            }
+        }
+        // The first of that name wins, so the command line does.
+        list.extend(declared.parameters.iter().map(|(n, v)| (n.clone(), v.clone())));
+    }
+
+    /// Portal of a program's thread on `cpu`, made anew.
+    pub fn portal_on(&mut self, program: usize, cpu: u32, badge: u64) -> Result<Selector, Failure> {
+        let found = &self.programs[program];
+        let name = found.config.name.clone();
+        let thread = found.threads.iter().find(|t| t.cpu == cpu).map(|t| t.thread);
+        let thread = thread
+            .ok_or_else(|| Failure(format!("program '{name}' has no thread on processor {cpu}")))?;
+        self.portal(thread, badge, &name)
+    }
+
+    /// Portal of a thread.
+    pub fn portal(&mut self, thread: Selector, badge: u64, by: &str) -> Result<Selector, Failure> {
+        let portal = self.selector();
+        sys::create_portal(portal, thread, badge)
+            .map_err(Failure::kernel(format!("portal of {by}")))?;
+        Ok(portal)
+    }
+
+    /// Gives program `n` its heap and stacks.
+    pub fn private_memory(&mut self, n: usize, object: Option<usize>) -> Result<(), Failure> {
+        let declared = self.description.programs[n].clone();
+        let heap = declared.heap.next_multiple_of(4096);
+        let threads = self.programs[n].threads.len() as u64;
+        let space = self.programs[n].space;
+        let stack_at = |t: u64| STACKS + t * STACK_DISTANCE;
+        if let Some(object) = object {
+            let portal = self.portal_on(0, self.programs[n].threads[0].cpu, 0)?;
+            let bind = |base: u64, length: u64, offset: u64| {
+                let tag = backing::Tag { object: object as u32, offset };
+                let tag = tag.encode().ok_or_else(|| Failure("tag".into()))?;
+                let bind = Bind { space, base, length, portal, tag, rights: RW, hint: 21 };
+                sys::region_bind(bind)
+                    .map_err(Failure::kernel(format!("memory of {}", declared.name)))
+            };
+            bind(HEAP, heap, 0)?;
+            return (0..threads).try_for_each(|t| bind(stack_at(t), STACK, heap + t * STACK));
+        }
+        let ram = own(RootSelector::Ram);
+        let at = self.ram.take(heap + threads * STACK, LARGE_PAGE_SIZE, true)?;
+        pinned_in(space, HEAP, ram, at, heap, RW)?;
+        (0..threads)
+            .try_for_each(|t| pinned_in(space, stack_at(t), ram, at + heap + t * STACK, STACK, RW))
+    }
+
+    /// Writes program `n`'s configuration into its space.
+    pub fn write_config(&mut self, n: usize) -> Result<(), Failure> {
+        let heap = self.description.programs[n].heap.next_multiple_of(4096);
+        let config = &self.programs[n].config;
+        let mut bytes = Vec::new();
+        bytes.extend_from_slice(&HEAP.to_le_bytes());
+        bytes.extend_from_slice(&heap.to_le_bytes());
+        bytes.extend_from_slice(&system::encode(config));
+        let name: String = config.name.clone();
+        if bytes.len() as u64 > CONFIG_LIMIT {
+            return Err(Failure(format!("the configuration of {name} is too long")));
+        }
+        let at = self.ram.take(CONFIG_LIMIT, 4096, true)?;
+        let written = self.ram.view.write(at, &bytes);
+        written.map_err(|_| Failure("RAM window".into()))?;
+        let ram = own(RootSelector::Ram);
+        let space = self.programs[n].space;
+        pinned_in(space, CONFIG_ADDRESS, ram, at, CONFIG_LIMIT, MemRights::READ)
+    }
+
+    /// Starts program `n`'s threads.
+    pub fn start_program(&mut self, n: usize) -> Result<(), Failure> {
+        let name = self.programs[n].config.name.clone();
+        for t in 0..self.programs[n].threads.len() {
+            let context = self.selector();
+            let thread = self.programs[n].threads[t].thread;
+            sys::create_sc(context, thread, self.programs[n].priority, QUANTUM_US)
+                .map_err(Failure::kernel(format!("starting {name}")))?;
+        }
+        Ok(())
+    }
+}
