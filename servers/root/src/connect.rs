@@ -149,8 +149,11 @@ impl Builder {
             crate::window::pinned_in(program.space, address, ram, at, channel.size, RW)?;
             let name = format!("signal:{}", channel.name);
             let peer = program.grant(&name, abi::Selector(notification), ObjRights::USE.bits())?;
+            // A channel between two threads of one program has two names there.
+            let within = n == 1 && channel.first.program == channel.second.program;
+            let suffix = if within { ":second" } else { "" };
             program.config.channels.push(ChannelEnd {
-                name: channel.name.clone(),
+                name: format!("{}{suffix}", channel.name),
                 address,
                 length: channel.size,
                 first: n == 0,
