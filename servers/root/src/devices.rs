@@ -4,7 +4,7 @@ use crate::boot::Builder;
 use crate::program::RW;
 use crate::window::look;
 use crate::{Failure, own};
-use abi::{LARGE_PAGE_SIZE, MemRights, RootSelector};
+use abi::{LARGE_PAGE_SIZE, MemRights, ObjRights, RootSelector};
 use alloc::format;
 use alloc::vec::Vec;
 use rt::Shared;
@@ -78,6 +78,13 @@ impl Builder {
         let physical = self.ram.physical(dma);
         let program = self.program(&device.program)?;
         program.show("config", devices, config, 4096, rights, Some(config))?;
+        // Its interrupts signal a bit of the first thread's notification, on that thread's CPU.
+        let bit = program.bit(0)?;
+        let (notification, cpu) = (program.threads[0].notification, program.threads[0].cpu);
+        let rights_there = (ObjRights::USE | ObjRights::CONTROL).bits();
+        program.grant("notification", notification, rights_there)?;
+        program.config.parameters.push(("irq_bits".into(), format!("{bit}")));
+        program.config.parameters.push(("irq_cpu".into(), format!("{cpu}")));
         for (index, address, length) in bars {
             // A BAR smaller than a page would show the program its neighbours' registers.
             if !address.is_multiple_of(4096) {
