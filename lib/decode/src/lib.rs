@@ -1,0 +1,152 @@
+//! What a guest's instruction does, as far as a monitor has to carry it out: the processor that
+//! reports neither the next instruction's address nor the bytes leaves that to us.
+//!
+//! Pure; the caller fetches the bytes. They come from a guest and may be anything.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+mod access;
+mod registers;
+
+#[cfg(test)]
+mod tests;
+
+pub use access::{Direction, MemoryAccess, Source};
+pub use registers::Place;
+
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic};
+
+/// Longest instruction, in bytes.
+pub const MAX_LENGTH: usize = 15;
+
+/// Size of code in the current code segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mode {
+    /// Real mode and 16-bit segments.
+    Bits16,
+    /// 32-bit segments.
+    Bits32,
+    /// 64-bit mode.
+    Bits64,
+}
+
+impl Mode {
+    /// From EFER, and the VMCB's attributes of the code segment: L is bit 9, D is bit 10.
+    #[must_use]
+    pub const fn of(efer: u64, code_attributes: u16) -> Self {
+        match (efer & 1 << 10 != 0, code_attributes & 1 << 9 != 0, code_attributes & 1 << 10 != 0) {
+            (true, true, _) => Self::Bits64,
+            (_, _, true) => Self::Bits32,
+            _ => Self::Bits16,
+        }
+    }
+
+    const fn bits(self) -> u32 {
+        match self {
+            Self::Bits16 => 16,
+            Self::Bits32 => 32,
+            Self::Bits64 => 64,
+        }
+    }
+}
+
+/// Why bytes cannot be made sense of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Error {
+    /// The bytes end within the instruction.
+    Short,
+    /// No such instruction.
+    Invalid,
+    /// An instruction that a monitor does not carry out.
+    Unsupported,
+}
+
+/// Instructions that exit for what they are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Plain {
+    /// CPUID.
+    Cpuid,
+    /// RDMSR.
+    Rdmsr,
+    /// WRMSR.
+    Wrmsr,
+    /// HLT.
+    Hlt,
+    /// VMMCALL.
+    Vmmcall,
+    /// WBINVD, INVD, WBNOINVD.
+    CacheFlush,
+    /// XSETBV.
+    Xsetbv,
+    /// IN, OUT and their string forms.
+    Io,
+    /// SYSCALL.
+    Syscall,
+    /// Anything else.
+    Other,
+}
+
+fn instruction(bytes: &[u8], mode: Mode) -> Result<Instruction, Error> {
+    let bytes = bytes.get(..MAX_LENGTH).unwrap_or(bytes);
+    let options = DecoderOptions::AMD;
+    let mut decoder = Decoder::try_new(mode.bits(), bytes, options).map_err(|_| Error::Invalid)?;
+    let instruction = decoder.decode();
+    match decoder.last_error() {
+        DecoderError::None => Ok(instruction),
+        DecoderError::NoMoreBytes if bytes.len() < MAX_LENGTH => Err(Error::Short),
+        _ => Err(Error::Invalid),
+    }
+}
+
+/// Kind and length in bytes of the instruction.
+///
+/// # Errors
+/// Not an instruction, or incomplete.
+pub fn plain(bytes: &[u8], mode: Mode) -> Result<(Plain, u64), Error> {
+    if let Some(known) = common(bytes) {
+        return Ok(known);
+    }
+    let instruction = instruction(bytes, mode)?;
+    let kind = match instruction.mnemonic() {
+        Mnemonic::Cpuid => Plain::Cpuid,
+        Mnemonic::Rdmsr => Plain::Rdmsr,
+        Mnemonic::Wrmsr => Plain::Wrmsr,
+        Mnemonic::Hlt => Plain::Hlt,
+        Mnemonic::Vmmcall => Plain::Vmmcall,
+        Mnemonic::Invd | Mnemonic::Wbinvd | Mnemonic::Wbnoinvd => Plain::CacheFlush,
+        Mnemonic::Xsetbv => Plain::Xsetbv,
+        Mnemonic::Syscall => Plain::Syscall,
+        Mnemonic::In
+        | Mnemonic::Out
+        | Mnemonic::Insb
+        | Mnemonic::Insw
+        | Mnemonic::Insd
+        | Mnemonic::Outsb
+        | Mnemonic::Outsw
+        | Mnemonic::Outsd => Plain::Io,
+        _ => Plain::Other,
+    };
+    Ok((kind, instruction.len() as u64))
+}
+
+/// The forms without prefix, which are nearly all: the same in every mode.
+fn common(bytes: &[u8]) -> Option<(Plain, u64)> {
+    Some(match *bytes {
+        [0xf4, ..] => (Plain::Hlt, 1),
+        [0x0f, 0xa2, ..] => (Plain::Cpuid, 2),
+        [0x0f, 0x32, ..] => (Plain::Rdmsr, 2),
+        [0x0f, 0x30, ..] => (Plain::Wrmsr, 2),
+        [0x0f, 0x01, 0xd9, ..] => (Plain::Vmmcall, 3),
+        [0x0f, 0x05, ..] => (Plain::Syscall, 2),
+        _ => return None,
+    })
+}
+
+/// The access to memory that an instruction makes, where a monitor can carry it out: the `mov`
+/// family with one memory operand.
+///
+/// # Errors
+/// Not such an instruction.
+pub fn memory_access(bytes: &[u8], mode: Mode) -> Result<MemoryAccess, Error> {
+    access::of(&instruction(bytes, mode)?)
+}
