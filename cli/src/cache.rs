@@ -111,8 +111,8 @@ impl Cache {
             .map_err(|(_, error)| anyhow!("can't lock {}: {error}", path.display()))
     }
 
-    /// The file for `key`, made by `make` in a temporary place when it isn't there yet. `None`
-    /// for `make`'s sake is no option: it either makes the file it is given, or fails.
+    /// The file (or folder) for `key`, made by `make` in a temporary place when it isn't there
+    /// yet.
     ///
     /// # Errors
     /// What `make` says.
@@ -133,7 +133,7 @@ impl Cache {
             make(&made)?;
             fs::rename(&made, &path)
                 .with_context(|| format!("can't put {} in its place", path.display()))?;
-            self.forget_old(kind, &path);
+            self.forget_old(kind, &path, 6);
         }
         Ok(path)
     }
@@ -149,9 +149,8 @@ impl Cache {
             .context("can't make a temporary folder in the cache")
     }
 
-    /// Keeps the newest few things of a kind.
-    fn forget_old(&self, kind: &str, newest: &Path) {
-        const KEPT: usize = 6;
+    /// Keeps the `kept` newest things of a kind.
+    pub fn forget_old(&self, kind: &str, newest: &Path, kept: usize) {
         let Ok(entries) = fs::read_dir(self.root.join(kind)) else { return };
         let mut files: Vec<_> = entries
             .flatten()
@@ -159,7 +158,7 @@ impl Cache {
             .filter(|(_, path)| path != newest)
             .collect();
         files.sort();
-        let surplus = files.len().saturating_sub(KEPT - 1);
+        let surplus = files.len().saturating_sub(kept.saturating_sub(1));
         for (_, path) in files.into_iter().take(surplus) {
             // A file that can't be removed is only space lost.
             let _ = fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path));

@@ -6,4 +6,21 @@
 pub mod cache;
 pub mod command;
 pub mod image;
+pub mod launch;
+pub mod machine;
+pub mod parts;
 pub mod progress;
+pub mod run;
+pub mod supervise;
+
+/// The exit status for an error, and what to say about it.
+#[must_use]
+pub fn report(error: &anyhow::Error) -> (u8, Option<String>) {
+    if let Some(supervise::Interrupted(signal)) = error.downcast_ref() {
+        return (u8::try_from(128 + signal).unwrap_or(1), None);
+    }
+    if let Some(signal) = supervise::interrupted() {
+        return (u8::try_from(128 + signal).unwrap_or(1), None);
+    }
+    (1, Some(format!("{error:#}")))
+}

@@ -1,12 +1,67 @@
 //! The command `trapline`.
 #![forbid(unsafe_code)]
 
-fn main() -> anyhow::Result<()> {
-    let cache = trapline::cache::Cache::open()?;
-    let progress = trapline::progress::Progress::new(true);
-    let root = trapline::image::root::image(&cache, &[], &progress)?;
-    let kernel = trapline::image::kernel::stock(&cache, &progress)?;
-    println!("{} {}", root.display(), kernel.image.display());
-    progress.step("done");
-    Ok(())
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+use std::process::ExitCode;
+use trapline::supervise;
+
+/// Runs unmodified Linux programs whose network calls are carried out in another virtual machine.
+#[derive(Parser)]
+#[command(name = "trapline", version, about)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a command in the compute VM.
+    Run(trapline::run::Arguments),
+    /// Run a command in a plain Linux on the emulated machine, without Trapline.
+    #[command(hide = true)]
+    Plain {
+        /// The command.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true, required = true)]
+        command: Vec<OsString>,
+    },
+    #[command(name = supervise::SUBCOMMAND, hide = true)]
+    Child {
+        parent: u32,
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        command: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Command::Child { parent, command } = &arguments.command {
+        return match supervise::become_child(*parent, command) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("trapline: {error:#}");
+                ExitCode::from(126)
+            }
+        };
+    }
+    supervise::enable();
+    match supervise::watch_signals().and_then(|()| dispatch(arguments.command)) {
+        Ok(status) => ExitCode::from(status),
+        Err(error) => {
+            let (status, text) = trapline::report(&error);
+            if let Some(text) = text {
+                eprintln!("trapline: {text}");
+            }
+            ExitCode::from(status)
+        }
+    }
+}
+
+fn dispatch(command: Command) -> Result<u8> {
+    match command {
+        Command::Run(arguments) => trapline::run::run(&arguments),
+        Command::Plain { command } => trapline::run::plain(&command),
+        Command::Child { .. } => Ok(0),
+    }
 }

@@ -1,4 +1,4 @@
-//! The two freestanding builds.
+//! The freestanding builds, and the static one of the guest programs.
 use anyhow::{Context, Result, bail};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -17,6 +17,9 @@ const COMMON: &[&str] = &[
 pub const NATIVE: &[&str] =
     &["root", "anon", "image", "vmm", "relay", "net", "link", "native-tests"];
 
+/// The Linux programs that run inside the VMs.
+pub const GUEST: &[&str] = &["trapline-init", "trapline-launcher", "trapline-delegate"];
+
 /// Folder of the workspace.
 pub fn workspace() -> Result<PathBuf> {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -26,12 +29,17 @@ pub fn workspace() -> Result<PathBuf> {
 /// Builds the packages named, or all.
 pub fn build(packages: &[String]) -> Result<()> {
     let wanted = |name: &str| packages.is_empty() || packages.iter().any(|p| p == name);
-    if let Some(unknown) = packages.iter().find(|p| *p != "kernel" && !NATIVE.contains(&p.as_str()))
-    {
-        bail!("'{unknown}' is neither the kernel nor a native program");
+    let known = |name: &str| name == "kernel" || NATIVE.contains(&name) || GUEST.contains(&name);
+    if let Some(unknown) = packages.iter().find(|p| !known(p.as_str())) {
+        bail!("'{unknown}' is neither the kernel nor a native or guest program");
     }
     if wanted("kernel") {
-        cargo(&["kernel"], "kernel", &["-Ccode-model=kernel".into()])?;
+        freestanding(&["kernel"], "kernel", &["-Ccode-model=kernel".into()])?;
+    }
+    let guest: Vec<&str> = GUEST.iter().copied().filter(|n| wanted(n)).collect();
+    if !guest.is_empty() {
+        // Static, as they run from the initramfs, before there is a root file system.
+        cargo(&guest, "guest", "guest", &["-Ctarget-feature=+crt-static".into()])?;
     }
     let native: Vec<&str> = NATIVE.iter().copied().filter(|n| wanted(n)).collect();
     if !native.is_empty() {
@@ -45,21 +53,27 @@ pub fn build(packages: &[String]) -> Result<()> {
             "-Clink-arg=-Wl,--build-id=none,-z,max-page-size=4096,--gc-sections".to_owned(),
             format!("-Clink-arg=-Wl,-T,{}", script.display()),
         ];
-        cargo(&native, "programs", &link)?;
+        freestanding(&native, "programs", &link)?;
     }
     Ok(())
 }
 
-fn cargo(packages: &[&str], folder: &str, flags: &[String]) -> Result<()> {
-    let workspace = workspace()?;
+fn freestanding(packages: &[&str], folder: &str, flags: &[String]) -> Result<()> {
     let mut all: Vec<String> = COMMON.iter().map(|f| (*f).to_owned()).collect();
     all.extend_from_slice(flags);
+    cargo(packages, folder, "native", &all)
+}
+
+fn cargo(packages: &[&str], folder: &str, profile: &str, flags: &[String]) -> Result<()> {
+    let workspace = workspace()?;
+    let mut all = flags.to_vec();
     // Paths of the build machine don't belong into images.
     all.push(format!("--remap-path-prefix={}=.", workspace.display()));
     let mut command = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".into()));
     command
         .current_dir(&workspace)
-        .args(["build", "--profile", "native", "--target", "x86_64-unknown-linux-gnu"])
+        // `--target` keeps the flags away from build scripts and procedural macros.
+        .args(["build", "--profile", profile, "--target", "x86_64-unknown-linux-gnu"])
         .arg("--target-dir")
         .arg(workspace.join("target-native").join(folder))
         .env("CARGO_ENCODED_RUSTFLAGS", all.join("\u{1f}"))

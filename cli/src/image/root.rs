@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// Version of the way the image is made.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 /// Needed by installation scripts only, which are not run. Left out of the default image.
 const SCRIPTS_ONLY: &[&str] = &[
@@ -93,12 +93,59 @@ const FILES: &[(&str, &str)] = &[
     ("etc/host.conf", "multi on\n"),
 ];
 
-/// The root image with the default packages and `extra` ones; `None` of the work is done when the
-/// same image is in the cache.
+/// A root image in the cache.
+#[derive(Clone, Debug)]
+pub struct Image {
+    /// The EROFS image.
+    pub image: PathBuf,
+    /// Absolute paths of the programs in it.
+    programs: Vec<String>,
+}
+
+/// Folders that programs are looked for in, in order.
+const PATH: &[&str] = &["/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin"];
+
+impl Image {
+    fn open(folder: &Path) -> Result<Self> {
+        let list = fs::read_to_string(folder.join("programs"))?;
+        let programs = list.lines().map(str::to_owned).collect();
+        Ok(Self { image: folder.join("image"), programs })
+    }
+
+    /// Absolute path of a program in the image.
+    ///
+    /// # Errors
+    /// There is no such program.
+    pub fn resolve(&self, program: &str) -> Result<String> {
+        let there = |path: &String| self.programs.binary_search(path).is_ok();
+        let found = if let Some(rest) = program.strip_prefix('/') {
+            // `/bin/x` is `/usr/bin/x`.
+            [format!("/{rest}"), format!("/usr/{rest}")].into_iter().find(there)
+        } else {
+            PATH.iter().map(|folder| format!("{folder}/{program}")).find(there)
+        };
+        found.with_context(|| {
+            format!("there is no program '{program}' in the root image (--package adds packages)")
+        })
+    }
+
+    /// Absolute paths of programs, each once.
+    ///
+    /// # Errors
+    /// As for [`Image::resolve`].
+    pub fn resolve_all(&self, programs: &[String]) -> Result<Vec<String>> {
+        let mut paths = programs.iter().map(|p| self.resolve(p)).collect::<Result<Vec<_>>>()?;
+        paths.sort();
+        paths.dedup();
+        Ok(paths)
+    }
+}
+
+/// The root image with the default packages and `extra` ones, from the cache when it is there.
 ///
 /// # Errors
 /// An unknown package, no network, a missing tool.
-pub fn image(cache: &Cache, extra: &[String], progress: &Progress) -> Result<PathBuf> {
+pub fn image(cache: &Cache, extra: &[String], progress: &Progress) -> Result<Image> {
     let mut names: Vec<String> =
         DEFAULT_PACKAGES.iter().map(|n| (*n).to_owned()).chain(extra.iter().cloned()).collect();
     names.sort();
@@ -108,7 +155,7 @@ pub fn image(cache: &Cache, extra: &[String], progress: &Progress) -> Result<Pat
     for name in &names {
         key.text(name);
     }
-    cache.file("root", &key, |made| {
+    let folder = cache.file("root", &key, |made| {
         progress.step(format!("fetching Debian packages for the root image ({})", names.len()));
         let _lock = cache.lock("apt")?;
         let mut debs = Apt::new(cache)?.fetch(&names)?;
@@ -119,8 +166,59 @@ pub fn image(cache: &Cache, extra: &[String], progress: &Progress) -> Result<Pat
         let tree = scratch.path().join("tree");
         build_tree(&tree, &debs, progress)?;
         progress.step("making the root image");
-        make_erofs(&tree, made)
-    })
+        fs::create_dir_all(made)?;
+        fs::write(made.join("programs"), programs(&tree)?)?;
+        make_erofs(&tree, &made.join("image"))
+    })?;
+    Image::open(&folder)
+}
+
+/// Absolute paths of all programs, sorted, a line each.
+fn programs(tree: &Path) -> Result<String> {
+    use std::os::unix::fs::PermissionsExt;
+    let mut paths = Vec::new();
+    let mut folders = PATH.iter().map(|f| f[1..].to_owned()).collect::<Vec<_>>();
+    folders.push("usr/lib".into());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(tree.join(&folder)).into_iter().flatten().flatten() {
+            let Ok(name) = entry.file_name().into_string() else { continue };
+            let path = format!("{folder}/{name}");
+            let kind = entry.file_type()?;
+            // Links may lead out of the tree that is not `/` yet, so they are believed.
+            let executable = kind.is_file() && entry.metadata()?.permissions().mode() & 0o111 != 0;
+            if kind.is_dir() {
+                folders.push(path);
+            } else if kind.is_symlink() || executable {
+                paths.push(format!("/{path}"));
+            }
+        }
+    }
+    paths.sort();
+    Ok(paths.join("\n"))
+}
+
+/// Python's byte code, so that the VMs don't compile the standard library at every start. It is
+/// made by the image's own Python, and marked as never stale, since the image has no file times.
+fn byte_code(tree: &Path) -> Result<()> {
+    let Some(python) = fs::read_dir(tree.join("usr/bin")).ok().and_then(|entries| {
+        let mut names = entries.flatten().filter_map(|e| e.file_name().into_string().ok());
+        names.find(|n| n.strip_prefix("python3.").is_some_and(|v| v.parse::<u32>().is_ok()))
+    }) else {
+        return Ok(());
+    };
+    let library = tree.join("usr/lib");
+    let mut command = crate::supervise::child("env");
+    command
+        .arg(format!("PYTHONHOME={}", tree.join("usr").display()))
+        .arg(library.join("x86_64-linux-gnu/ld-linux-x86-64.so.2"))
+        .arg("--library-path")
+        .arg(library.join("x86_64-linux-gnu"))
+        .arg(tree.join("usr/bin").join(&python))
+        .args(["-m", "compileall", "-q", "-j0", "--invalidation-mode", "unchecked-hash", "-s"])
+        .arg(tree)
+        .args(["-p", "/"])
+        .arg(library.join(&python));
+    output(&mut command).map(drop)
 }
 
 /// Names that would be options or patterns to `apt-get` are refused before it sees them.
@@ -176,6 +274,8 @@ fn configure(tree: &Path) -> Result<()> {
         }
     }
     certificates(tree)?;
+    // Without it, Python only starts more slowly.
+    let _ = byte_code(tree);
     // Only a matter of speed: the loader knows Debian's library folders without its cache. It
     // needs the right to change the root folder.
     let _ = output(tool("ldconfig").arg("-r").arg(tree));

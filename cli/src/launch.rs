@@ -1,0 +1,251 @@
+//! From options to a running machine.
+use crate::cache::{Cache, Key};
+use crate::image::{self, initramfs};
+use crate::machine::qemu::{Forward, Kind, QEMU, Setup};
+use crate::machine::{Machine, Observer, Vm};
+use crate::parts::Repository;
+use crate::progress::Progress;
+use crate::{command, supervise};
+use anyhow::{Context, Result, bail};
+use hostlink::relay::Form;
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Cursor, Write};
+use std::path::{Path, PathBuf};
+
+/// Memory of the compute VM unless it is given.
+pub const COMPUTE_MEMORY: u64 = 512 << 20;
+/// Memory of the service VM.
+pub const SERVICE_MEMORY: u64 = 384 << 20;
+/// Memory of the machine above that of its VMs, the boot archive included.
+const OWN_MEMORY: u64 = 1664 << 20;
+
+/// What a machine is to be like.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Trusted programs, as the user names them.
+    pub trust: Vec<String>,
+    /// Further Debian packages in the root image.
+    pub packages: Vec<String>,
+    /// Ports of this machine that lead into the VMs.
+    pub forwards: Vec<Forward>,
+    /// Bytes of memory of the compute VM.
+    pub memory: u64,
+    /// A line for each remotely serviced call.
+    pub verbose: bool,
+    /// Form of interception.
+    pub form: Form,
+    /// Programs inside may change the form.
+    pub bench: bool,
+    /// Further words of the machine's command line.
+    pub words: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            trust: Vec::new(),
+            packages: Vec::new(),
+            forwards: Vec::new(),
+            memory: COMPUTE_MEMORY,
+            verbose: false,
+            form: Form::Watched,
+            bench: false,
+            words: Vec::new(),
+        }
+    }
+}
+
+/// Everything that a machine boots from.
+pub struct Images {
+    /// The repository it is built from.
+    pub repository: Repository,
+    /// Stock kernel.
+    pub kernel: image::kernel::Kernel,
+    /// Root image and the list of its files.
+    pub root: image::root::Image,
+    /// Initramfs with the guest programs.
+    pub initramfs: PathBuf,
+}
+
+/// Builds what is stale and fetches what is missing.
+///
+/// # Errors
+/// What is missing, by name.
+pub fn prepare(cache: &Cache, packages: &[String], progress: &Progress) -> Result<Images> {
+    need_tools()?;
+    let repository = Repository::find()?;
+    repository.build(progress)?;
+    supervise::check()?;
+    let root = image::root::image(cache, packages, progress)?;
+    let kernel = image::kernel::stock(cache, progress)?;
+    supervise::check()?;
+    progress.step("packing initramfs and boot archive");
+    let initramfs = initramfs::image(cache, &kernel, &repository.guest(), &repository.modules()?)?;
+    Ok(Images { repository, kernel, root, initramfs })
+}
+
+fn need_tools() -> Result<()> {
+    match command::find(QEMU) {
+        Some(_) => Ok(()),
+        None => bail!("{QEMU} is missing; install the Debian package qemu-system-x86"),
+    }
+}
+
+/// Boots Trapline; returns as soon as it is powered on.
+///
+/// # Errors
+/// Options that can't be met, or QEMU's own reasons.
+pub fn boot(
+    cache: &Cache,
+    images: &Images,
+    options: &Options,
+    progress: &Progress,
+    observer: Observer,
+) -> Result<Machine> {
+    let trusted = images.root.resolve_all(&options.trust)?;
+    let memory = options.memory + SERVICE_MEMORY + OWN_MEMORY;
+    check_memory(options.memory, memory)?;
+    let forwards =
+        options.forwards.iter().map(|forward| forward.resolve()).collect::<Result<Vec<_>>>()?;
+    let setup = Setup {
+        kind: Kind::Trapline,
+        kernel: images.repository.kernel(),
+        initrd: archive(cache, images)?,
+        command_line: command_line(options, &trusted)?,
+        memory,
+        forwards: forwards.clone(),
+    };
+    progress.step("starting the machine");
+    let machine = Machine::start(cache, &setup, observer)?;
+    for (asked, forward) in options.forwards.iter().zip(&forwards) {
+        if asked.host == 0 {
+            progress.line(&format!("port {} leads to port {}", forward.host, forward.guest));
+        }
+    }
+    Ok(machine)
+}
+
+/// Waits until commands can be run.
+///
+/// # Errors
+/// What did not come up.
+pub fn wait_for_both(machine: &Machine, options: &Options, progress: &Progress) -> Result<()> {
+    progress.step("booting the VMs");
+    machine.wait_ready(Vm::Service)?;
+    progress.step("booting the compute VM");
+    machine.wait_ready(Vm::Compute)?;
+    if !options.trust.is_empty() {
+        progress.step("waiting for the dispatcher");
+        machine.wait_service()?;
+    }
+    Ok(())
+}
+
+fn check_memory(compute: u64, total: u64) -> Result<()> {
+    if !(128 << 20..=3 << 30).contains(&compute) {
+        bail!("--memory must be between 128M and 3G");
+    }
+    let text = std::fs::read_to_string("/proc/meminfo").context("can't read /proc/meminfo")?;
+    let available = text
+        .lines()
+        .find_map(|line| line.strip_prefix("MemAvailable:"))
+        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
+    if let Some(kilobytes) = available
+        && kilobytes << 10 < total
+    {
+        bail!(
+            "not enough memory: the machine needs {} MiB, {} MiB are available",
+            total >> 20,
+            kilobytes >> 10
+        );
+    }
+    Ok(())
+}
+
+fn command_line(options: &Options, trusted: &[String]) -> Result<String> {
+    let mut words = vec![
+        format!("form={}", options.form.name()),
+        format!("memory.compute={}M", options.memory >> 20),
+        format!("memory.service={}M", SERVICE_MEMORY >> 20),
+    ];
+    if !trusted.is_empty() {
+        let list = trusted.join(":");
+        words.push(format!("trust={list}"));
+        words.push(format!("linux.compute=trapline.trust={list}"));
+    }
+    if options.verbose {
+        words.push("verbose=1".into());
+    }
+    if options.bench {
+        words.push("bench=1".into());
+    }
+    words.extend(options.words.iter().cloned());
+    let line = words.join(" ");
+    // The boot information page has room for 2048 bytes.
+    if line.len() > 2000 {
+        bail!("too many trusted programs");
+    }
+    Ok(line)
+}
+
+/// The boot archive: programs, description, kernel, initramfs and root image.
+///
+/// # Errors
+/// A file that can't be read, or a description with a mistake.
+pub fn archive(cache: &Cache, images: &Images) -> Result<PathBuf> {
+    let description = system::encode(&images.repository.description("trapline")?);
+    let native = images.repository.native();
+    let mut key = Key::new("archive", 1);
+    key.bytes(&description);
+    for (name, path) in &native {
+        key.text(name).file(path)?;
+    }
+    // These are named by what they are made of.
+    for path in [&images.kernel.image, &images.initramfs, &images.root.image] {
+        key.text(&path.display().to_string());
+    }
+    cache.file("archive", &key, |made| {
+        let mut inputs = Vec::new();
+        for (number, (name, path)) in native.iter().enumerate() {
+            inputs.push(input(name, path, false)?);
+            if number == 0 {
+                inputs.push(archive::Input {
+                    name: system::DESCRIPTION_FILE.into(),
+                    length: description.len() as u64,
+                    large: false,
+                    from: Box::new(Cursor::new(description.clone())),
+                });
+            }
+        }
+        inputs.push(input("vmlinuz", &images.kernel.image, true)?);
+        inputs.push(input("initrd", &images.initramfs, true)?);
+        inputs.push(input("root.erofs", &images.root.image, true)?);
+        let mut out = BufWriter::new(File::create(made)?);
+        archive::write(inputs, &mut out).context("can't pack the boot archive")?;
+        Ok(out.flush()?)
+    })
+}
+
+fn input(name: &str, path: &Path, large: bool) -> Result<archive::Input<'static>> {
+    let file = File::open(path).with_context(|| format!("can't read {}", path.display()))?;
+    let length = file.metadata()?.len();
+    Ok(archive::Input { name: name.into(), length, large, from: Box::new(BufReader::new(file)) })
+}
+
+/// Boots a plain Linux with the same kernel, initramfs and root image on the emulated machine
+/// itself; its agent is that of a service VM.
+///
+/// # Errors
+/// As for [`boot`].
+pub fn boot_plain(cache: &Cache, images: &Images, observer: Observer) -> Result<Machine> {
+    let setup = Setup {
+        kind: Kind::PlainLinux { root: images.root.image.clone() },
+        kernel: images.kernel.image.clone(),
+        initrd: images.initramfs.clone(),
+        command_line: "console=hvc0 quiet panic=-1 trapline.role=service trapline.agent=/dev/hvc1"
+            .into(),
+        memory: 1 << 30,
+        forwards: Vec::new(),
+    };
+    Machine::start(cache, &setup, observer)
+}
