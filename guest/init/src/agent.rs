@@ -125,3 +125,6 @@ impl Agent {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

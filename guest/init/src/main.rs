@@ -26,15 +26,19 @@ fn boot() -> Result<(Parameters, Arc<agent::Line>), String> {
     for failure in modules::load_all(parameters.role) {
         log::error(failure);
     }
-    mounts::await_device(&parameters.agent)?;
-    let agent = agent::Line::open(&parameters.agent)
-        .map_err(|error| format!("{}: {error}", parameters.agent.display()))?;
+    let agent = open_agent(&parameters)?;
     // From here on the host can be told in words.
     if let Err(failure) = prepare(&parameters) {
         agent.log(format!("fatal: {failure}"));
         return Err(failure);
     }
     Ok((parameters, Arc::new(agent)))
+}
+
+/// The nodes of all virtual consoles exist before the consoles do: wait until ours can be opened.
+fn open_agent(parameters: &Parameters) -> Result<agent::Line, String> {
+    let path = &parameters.agent;
+    mounts::patiently(|| agent::Line::open(path)).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 fn prepare(parameters: &Parameters) -> Result<(), String> {

@@ -44,16 +44,21 @@ pub fn early() -> Result<(), Failure> {
     virtual_fs("devtmpfs", "/dev", MountFlags::NOSUID, "mode=0755")
 }
 
-/// Waits until a device node exists.
-pub fn await_device(path: &Path) -> Result<(), Failure> {
+/// Tries again until it works or the patience with devices is over; then the last error counts.
+pub fn patiently<T, E>(mut attempt: impl FnMut() -> Result<T, E>) -> Result<T, E> {
     let end = Instant::now() + DEVICE_PATIENCE;
-    while !path.exists() {
-        if Instant::now() > end {
-            return Err(format!("{}: no such device", path.display()));
+    loop {
+        let outcome = attempt();
+        if outcome.is_ok() || Instant::now() > end {
+            return outcome;
         }
         std::thread::sleep(Duration::from_millis(5));
     }
-    Ok(())
+}
+
+/// Waits until a device node exists.
+pub fn await_device(path: &Path) -> Result<(), Failure> {
+    patiently(|| path.metadata()).map(drop).map_err(|error| format!("{}: {error}", path.display()))
 }
 
 fn lower(parameters: &Parameters) -> Result<(), Failure> {

@@ -41,3 +41,10 @@ pub fn signature() -> Option<[u8; 12]> {
     }
     Some(bytes)
 }
+
+/// The time-stamp counter, in ticks.
+#[must_use]
+pub fn ticks() -> u64 {
+    // SAFETY: RDTSC reads a counter and changes nothing; Linux allows it in user mode.
+    unsafe { std::arch::x86_64::_rdtsc() }
+}

@@ -1,7 +1,7 @@
 //! Children of init: its own and the orphans of others.
 
 use hostlink::agent::Exit;
-use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, waitid, waitpid};
+use rustix::process::{Pid, WaitId, WaitIdOptions, WaitOptions, WaitStatus, wait, waitid};
 use std::collections::HashMap;
 use std::io;
 use std::process::{Child, Command};
@@ -53,7 +53,7 @@ impl Reaper {
             let _ = self.started.wait_timeout(waiting, patience);
             return;
         }
-        while let Ok(Some((pid, status))) = waitpid(None, WaitOptions::NOHANG) {
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
             if let Some(listener) = waiting.remove(&pid) {
                 // Nobody has to listen.
                 let _ = listener.send(exit_of(status));
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn ends_come_out_whatever_their_kind_and_failures_are_reported() {
-        let reaper = Reaper::start();
+        let reaper = super::super::tests::REAPER.get_or_init(Reaper::start);
         let run = |script: &str| {
             let (_, end) = reaper.spawn(Command::new("sh").args(["-c", script])).expect("sh");
             end.recv().expect("an end")

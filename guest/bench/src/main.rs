@@ -1,0 +1,83 @@
+//! The measured program of `trapline bench table1`: a loop of `select` calls, one row of the
+//! table a run, and one line of JSON as its result.
+//!
+//! The peer of a remote row is a TCP server that answers every byte `d` with one byte and says
+//! nothing else.
+#![forbid(unsafe_code)]
+
+mod row;
+
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use row::{Row, Sockets};
+use std::net::SocketAddr;
+use std::time::Instant;
+
+/// One row of the table of `select` costs.
+#[derive(Parser)]
+struct Arguments {
+    /// Which descriptors: base, untrusted, local, local+[remote], remote, [local]+remote, hold.
+    row: String,
+    /// Calls in the loop.
+    #[arg(long, default_value_t = 100_000)]
+    rounds: u64,
+    /// Switch to this interception form first: off, watched, paper.
+    #[arg(long)]
+    form: Option<String>,
+    /// Peer of the remote rows.
+    #[arg(long)]
+    connect: Option<SocketAddr>,
+}
+
+fn switch(name: &str) -> Result<()> {
+    use wire::hypercall::Form;
+    let form = [Form::Off, Form::Watched, Form::Paper].into_iter().find(|f| f.name() == name);
+    let Some(form) = form else { bail!("unknown interception form '{name}'") };
+    let answer = guest_sys::hypercall::call(wire::hypercall::BENCH, [form as u64, 0, 0]);
+    if answer < 0 {
+        bail!("the hypervisor refuses to switch to '{name}' (error {})", -answer);
+    }
+    Ok(())
+}
+
+/// Exits of this vCPU so far; zero where the hypervisor does not say.
+fn exits() -> u64 {
+    u64::try_from(guest_sys::hypercall::call(wire::hypercall::EXITS, [0; 3])).unwrap_or(0)
+}
+
+/// The time-stamp counter; under deterministic instruction counting one tick an instruction.
+fn ticks() -> u64 {
+    guest_sys::hypercall::ticks()
+}
+
+fn main() -> Result<()> {
+    let arguments = Arguments::parse();
+    let row = Row::from_name(&arguments.row)
+        .with_context(|| format!("unknown row '{}'", arguments.row))?;
+    if let Some(form) = &arguments.form {
+        switch(form)?;
+    }
+    let mut sockets = Sockets::open(row, arguments.connect)?;
+    if row == Row::Hold {
+        println!("{{\"row\":\"hold\"}}");
+        return sockets.hold();
+    }
+    // A few rounds first, so that every page and cache is warm.
+    (0..16).try_for_each(|_| sockets.round())?;
+    let (exits_before, ticks_before, start) = (exits(), ticks(), Instant::now());
+    for _ in 0..arguments.rounds {
+        sockets.round()?;
+    }
+    let (time, ticks, exits) = (start.elapsed(), ticks() - ticks_before, exits() - exits_before);
+    let start = Instant::now();
+    drop(sockets);
+    println!(
+        "{{\"row\":\"{}\",\"rounds\":{},\"nanoseconds\":{},\"ticks\":{ticks},\"exits\":{exits},\
+         \"close_nanoseconds\":{}}}",
+        arguments.row,
+        arguments.rounds,
+        time.as_nanos(),
+        start.elapsed().as_nanos()
+    );
+    Ok(())
+}

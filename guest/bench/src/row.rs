@@ -1,0 +1,94 @@
+//! The rows: which descriptors a round selects, and which of them are ready.
+use anyhow::{Context, Result, bail};
+use nix::sys::select::{FdSet, select};
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+
+/// A row of the table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Row {
+    /// One local descriptor, ready.
+    Local,
+    /// A local one, ready, and a remote one that never is.
+    LocalFirst,
+    /// A remote one, ready.
+    Remote,
+    /// A remote one, ready, and a local one that never is.
+    RemoteFirst,
+    /// No loop: holds a connection until standard input ends.
+    Hold,
+}
+
+impl Row {
+    /// The row of that name.
+    pub fn from_name(name: &str) -> Option<Self> {
+        Some(match name {
+            "base" | "untrusted" | "local" => Self::Local,
+            "local+[remote]" => Self::LocalFirst,
+            "remote" => Self::Remote,
+            "[local]+remote" => Self::RemoteFirst,
+            "hold" => Self::Hold,
+            _ => return None,
+        })
+    }
+}
+
+/// Open descriptors of a row.
+pub struct Sockets {
+    row: Row,
+    local: UnixStream,
+    /// Keeps the local pair open; what it wrote makes `local` ready.
+    _peer: UnixStream,
+    remote: Option<TcpStream>,
+}
+
+impl Sockets {
+    /// Opens what the row needs and brings it into the state that the row wants. The remote
+    /// connection comes last, so that its descriptor is the higher one.
+    pub fn open(row: Row, peer: Option<SocketAddr>) -> Result<Self> {
+        let (local, mut other) = UnixStream::pair().context("socket pair")?;
+        if matches!(row, Row::Local | Row::LocalFirst) {
+            other.write_all(b"x").context("local write")?;
+        }
+        let mut remote = match peer {
+            Some(peer) => {
+                let stream = TcpStream::connect(peer);
+                Some(stream.with_context(|| format!("cannot connect to {peer}"))?)
+            }
+            None if matches!(row, Row::Local) => None,
+            None => bail!("this row needs --connect"),
+        };
+        if matches!(row, Row::Remote | Row::RemoteFirst)
+            && let Some(remote) = &mut remote
+        {
+            remote.write_all(b"d").context("remote write")?;
+        }
+        Ok(Self { row, local, _peer: other, remote })
+    }
+
+    /// One call.
+    pub fn round(&mut self) -> Result<()> {
+        let mut set = FdSet::new();
+        if self.row != Row::Remote {
+            set.insert(self.local.as_fd());
+        }
+        if self.row != Row::Local
+            && let Some(remote) = &self.remote
+        {
+            set.insert(remote.as_fd());
+        }
+        let ready = select(None, &mut set, None, None, None).context("select")?;
+        if ready != 1 {
+            bail!("select found {ready} descriptors ready, not 1");
+        }
+        Ok(())
+    }
+
+    /// Waits for the end of standard input.
+    pub fn hold(&mut self) -> Result<()> {
+        std::io::stdin().read_to_end(&mut Vec::new()).context("standard input")?;
+        Ok(())
+    }
+}
