@@ -275,11 +275,17 @@ impl Apic {
         }
     }
 
-    /// True when nothing is in service apart from at most one vector, and none is requested:
-    /// then the guest's end of interrupt changes nothing that anybody waits for.
+    /// True while exactly one vector is in service and nothing is requested: then nobody waits
+    /// for the end of that interrupt.
     #[must_use]
-    pub fn is_quiet(&self) -> bool {
-        self.requested.highest().is_none() && self.in_service.count() <= 1
+    pub fn serves_last(&self) -> bool {
+        self.in_service.count() == 1 && !self.has_requests()
+    }
+
+    /// True when anything is requested, whether it can be taken now or not.
+    #[must_use]
+    pub fn has_requests(&self) -> bool {
+        self.nmi || self.requested.highest().is_some()
     }
 
     /// When [`Apic::expire`] has to be called next.

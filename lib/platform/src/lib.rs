@@ -1,0 +1,17 @@
+//! What the machine of a VM looks like apart from its virtio devices: the processor's
+//! identification, its model-specific registers, paravirtual time, the serial port, and when an
+//! interrupt can be delivered. Pure; used by the monitor.
+#![cfg_attr(not(test), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod clock;
+pub mod cpuid;
+pub mod delivery;
+pub mod eoi;
+pub mod msr;
+pub mod serial;
+
+/// The access raises `#GP` in the guest.
+pub use apic::GeneralProtection;
