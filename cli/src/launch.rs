@@ -72,9 +72,22 @@ pub struct Images {
 /// # Errors
 /// What is missing, by name.
 pub fn prepare(cache: &Cache, packages: &[String], progress: &Progress) -> Result<Images> {
+    prepare_for(cache, packages, false, progress)
+}
+
+/// As [`prepare`], and with `plain` only what [`boot_plain`] needs.
+///
+/// # Errors
+/// As for [`prepare`].
+pub fn prepare_for(
+    cache: &Cache,
+    packages: &[String],
+    plain: bool,
+    progress: &Progress,
+) -> Result<Images> {
     need_tools()?;
     let repository = Repository::find()?;
-    repository.build(progress)?;
+    repository.build(plain, progress)?;
     supervise::check()?;
     let root = image::root::image(cache, packages, progress)?;
     let kernel = image::kernel::stock(cache, progress)?;

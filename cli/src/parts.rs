@@ -44,14 +44,18 @@ impl Repository {
         self.root.join(name)
     }
 
-    /// Builds what is stale.
+    /// Builds what is stale; only the programs of `plain` Linux, or all.
     ///
     /// # Errors
     /// The compiler's messages are shown; the error says which build.
-    pub fn build(&self, progress: &Progress) -> Result<()> {
+    pub fn build(&self, plain: bool, progress: &Progress) -> Result<()> {
         progress.step("building kernel, servers and guest programs");
-        self.cargo(&["run", "--quiet", "--release", "-p", "xtask", "--", "build"])
-            .context("can't build kernel, servers and guest programs")
+        let mut arguments = vec!["run", "--quiet", "--release", "-p", "xtask", "--", "build"];
+        if plain {
+            arguments.push("trapline-init");
+            arguments.extend(GUEST.iter().map(|(_, package)| *package));
+        }
+        self.cargo(&arguments).context("can't build kernel, servers and guest programs")
     }
 
     /// Runs cargo in the repository; its messages are shown when it fails.

@@ -117,7 +117,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
 pub fn plain(command: &[OsString]) -> Result<u8> {
     let progress = Progress::new(true);
     let cache = Cache::open()?;
-    let images = launch::prepare(&cache, &[], &progress)?;
+    let images = launch::prepare_for(&cache, &[], true, &progress)?;
     progress.step("booting a plain Linux");
     let machine = launch::boot_plain(&cache, &images, shower(&progress, None))?;
     machine.wait_ready(Vm::Service)?;

@@ -11,7 +11,7 @@ use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 
 /// Version of the way the image is made.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Needed by installation scripts only, which are not run. Left out of the default image.
 const SCRIPTS_ONLY: &[&str] = &[
@@ -305,7 +305,10 @@ fn make_erofs(tree: &Path, image: &Path) -> Result<()> {
     // whole blocks.
     command.args(["-T0", "--all-root", "-Enoinline_data", "-U", IMAGE_UUID]);
     output(command.arg(image).arg(tree)).context("can't make the root image")?;
-    Ok(())
+    // A persistent-memory device consists of large pages.
+    let file = fs::File::options().write(true).open(image)?;
+    let length = file.metadata()?.len();
+    Ok(file.set_len(length.next_multiple_of(2 << 20))?)
 }
 
 /// Fixed, so that the same files make the same image.

@@ -109,7 +109,8 @@ impl Setup {
         command.args(accelerator(self.svm_needed()));
         command.args(["-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot"]);
         command.args(["-name", "trapline", "-smp", "2"]);
-        command.args(["-m", &format!("{}M", self.memory >> 20)]);
+        let hotplug = if self.svm_needed() { "" } else { ",maxmem=8G" };
+        command.args(["-m", &format!("{}M{hotplug}", self.memory >> 20)]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
         command.args(["-append", &self.command_line]);
         command.arg("-serial").arg(option("file:", &logs.join("kernel.log")));
