@@ -1,8 +1,7 @@
 //! The console that joins the machine to the host command: bytes in, bytes out.
-use abi::Selector;
 use alloc::format;
 use alloc::string::{String, ToString};
-use rt::{Shared, sys};
+use rt::Shared;
 use virtio_driver::{Device, Direction, F_EVENT_IDX, Interrupt, Queue, footprint};
 
 /// Buffers for input: how many, and their bytes. The host's emulator passes on 4 KiB at a time.
@@ -46,13 +45,14 @@ impl Console {
             doorbells: [0; 2],
             open: None,
         };
-        console.start().map_err(|e| e.to_string())?;
+        console.start()?;
         Ok(console)
     }
 
     fn start(&mut self) -> Result<(), String> {
         let show = |e: virtio_driver::Error| e.to_string();
-        self.device.set_interrupt(bind_interrupt()?).map_err(show)?;
+        let (address, data) = rt::bind_interrupt()?;
+        self.device.set_interrupt(Interrupt { address, data }).map_err(show)?;
         self.device.set_queue(RECEIVE, INPUT.0, self.input.addresses()).map_err(show)?;
         self.device.set_queue(TRANSMIT, OUTPUT.0, self.output.addresses()).map_err(show)?;
         self.doorbells[0] = self.device.doorbell(RECEIVE).map_err(show)?;
@@ -133,17 +133,4 @@ fn wish(queue: &mut Queue<Shared>, wanted: bool) -> bool {
     }
     queue.quiet();
     false
-}
-
-/// Binds the device's interrupt to the bit that the root server has set aside for it.
-fn bind_interrupt() -> Result<Interrupt, String> {
-    let config = rt::config();
-    let capability =
-        |name: &str| config.capability(name).map(Selector).ok_or(format!("no capability '{name}'"));
-    let number = |name: &str| config.number(name).ok_or(format!("no parameter '{name}'"));
-    let cpu = u32::try_from(number("irq_cpu")?).unwrap_or(0);
-    let (address, data) =
-        sys::irq_bind(capability("irq")?, capability("notification")?, number("irq_bits")?, cpu)
-            .map_err(|e| format!("interrupt: {}", e.text()))?;
-    Ok(Interrupt { address, data: data as u32 })
 }

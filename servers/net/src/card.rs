@@ -1,9 +1,8 @@
 //! The card: two queues, one interrupt.
-use abi::Selector;
 use alloc::format;
 use alloc::string::{String, ToString};
 use core::fmt;
-use rt::{Shared, sys};
+use rt::Shared;
 use virtio_driver::{Device, Direction, F_EVENT_IDX, Interrupt, Queue, footprint};
 
 /// Bytes of a buffer: the header and a frame.
@@ -59,13 +58,14 @@ impl Card {
             doorbells: [0; 2],
             held: None,
         };
-        card.start().map_err(|e| e.to_string())?;
+        card.start()?;
         Ok(card)
     }
 
     fn start(&mut self) -> Result<(), String> {
         let show = |e: virtio_driver::Error| e.to_string();
-        self.device.set_interrupt(bind_interrupt()?).map_err(show)?;
+        let (address, data) = rt::bind_interrupt()?;
+        self.device.set_interrupt(Interrupt { address, data }).map_err(show)?;
         let queues = [(RECEIVE, &self.receive), (TRANSMIT, &self.transmit)];
         for ((number, queue), doorbell) in queues.into_iter().zip(&mut self.doorbells) {
             self.device.set_queue(number, SIZE, queue.addresses()).map_err(show)?;
@@ -149,17 +149,4 @@ impl Card {
         };
         received || free
     }
-}
-
-/// Binds the card's interrupt to the bit that the root server has set aside for it.
-fn bind_interrupt() -> Result<Interrupt, String> {
-    let config = rt::config();
-    let capability =
-        |name: &str| config.capability(name).map(Selector).ok_or(format!("no capability '{name}'"));
-    let number = |name: &str| config.number(name).ok_or(format!("no parameter '{name}'"));
-    let cpu = u32::try_from(number("irq_cpu")?).unwrap_or(0);
-    let (address, data) =
-        sys::irq_bind(capability("irq")?, capability("notification")?, number("irq_bits")?, cpu)
-            .map_err(|e| format!("interrupt: {}", e.text()))?;
-    Ok(Interrupt { address, data: data as u32 })
 }
