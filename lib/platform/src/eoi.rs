@@ -36,6 +36,12 @@ impl EndOfInterrupt {
         Ok(())
     }
 
+    /// True while the guest may end its interrupt without an exit.
+    #[must_use]
+    pub fn is_armed(&self) -> bool {
+        self.armed
+    }
+
     fn word(&self) -> Option<u64> {
         (self.msr & 1 != 0).then_some(self.msr & !3)
     }

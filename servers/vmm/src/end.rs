@@ -1,0 +1,53 @@
+//! Why a VM is over.
+use alloc::string::String;
+
+/// The reasons.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Its kernel could not be loaded.
+    NotStarted(String),
+    /// It powered itself off.
+    PoweredOff,
+    /// It reset itself.
+    Reset,
+    /// A fault while it handled a double fault.
+    TripleFault {
+        /// Where.
+        rip: u64,
+    },
+    /// It waits for an interrupt with interrupts off.
+    Halted,
+    /// The processor refuses its state.
+    InvalidState,
+    /// It touched an address behind which there is nothing, in a way that cannot be answered.
+    NoMemory {
+        /// Guest-physical address.
+        address: u64,
+        /// Where.
+        rip: u64,
+    },
+    /// An exit that nobody expects.
+    Unexpected {
+        /// EXITCODE.
+        code: u64,
+        /// Where.
+        rip: u64,
+    },
+}
+
+impl core::fmt::Display for End {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::NotStarted(why) => write!(f, "it could not be started: {why}"),
+            Self::PoweredOff => write!(f, "it powered itself off"),
+            Self::Reset => write!(f, "it reset itself (its kernel panicked, or was told to)"),
+            Self::TripleFault { rip } => write!(f, "triple fault at {rip:#x}"),
+            Self::Halted => write!(f, "it halted with interrupts off"),
+            Self::InvalidState => write!(f, "the processor refuses its state"),
+            Self::NoMemory { address, rip } => {
+                write!(f, "access to {address:#x}, where there is nothing, by {rip:#x}")
+            }
+            Self::Unexpected { code, rip } => write!(f, "unexpected exit {code:#x} at {rip:#x}"),
+        }
+    }
+}
