@@ -333,6 +333,8 @@ pub trait PciFunction {
     fn port_write(&mut self, offset: u16, length: u8, value: u32) -> Asked;
     /// The MSI-X table and pending bits.
     fn msix(&mut self) -> &mut Msix;
+    /// Resets the device, as its driver could.
+    fn power_off(&mut self);
 }
 
 impl<D: Model> PciFunction for Function<D> {
@@ -364,5 +366,9 @@ impl<D: Model> PciFunction for Function<D> {
 
     fn msix(&mut self) -> &mut Msix {
         &mut self.msix
+    }
+
+    fn power_off(&mut self) {
+        self.reset();
     }
 }

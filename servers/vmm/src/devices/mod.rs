@@ -171,10 +171,17 @@ impl<M: Memory> Devices<M> {
         self.interrupts.pop_front()
     }
 
-    /// The VM is over: the relay hears that all its connections are gone.
+    /// The VM is over: its last output goes out, and the relay hears that all its connections are
+    /// gone. From now on the devices are in reset, and nothing of the guest's memory is read.
     pub fn machine_ended(&mut self) {
-        self.vsock.function.model.reset();
+        for slot in SLOTS {
+            self.serve(slot);
+            if let Some(function) = self.function(slot) {
+                function.power_off();
+            }
+        }
         self.serve(5);
+        self.interrupts.clear();
     }
 
     fn function(&mut self, slot: u8) -> Option<&mut dyn PciFunction> {
