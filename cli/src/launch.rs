@@ -19,6 +19,9 @@ pub const SERVICE_MEMORY: u64 = 384 << 20;
 /// Memory of the machine above that of its VMs, the boot archive included.
 const OWN_MEMORY: u64 = 1664 << 20;
 
+/// Memory of the whole machine with the default options.
+pub const MEMORY: u64 = COMPUTE_MEMORY + SERVICE_MEMORY + OWN_MEMORY;
+
 /// What a machine is to be like.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -158,21 +161,24 @@ fn check_memory(compute: u64, total: u64) -> Result<()> {
     if !(128 << 20..=3 << 30).contains(&compute) {
         bail!("--memory must be between 128M and 3G");
     }
-    let text = std::fs::read_to_string("/proc/meminfo").context("can't read /proc/meminfo")?;
-    let available = text
-        .lines()
-        .find_map(|line| line.strip_prefix("MemAvailable:"))
-        .and_then(|rest| rest.trim().trim_end_matches(" kB").parse::<u64>().ok());
-    if let Some(kilobytes) = available
-        && kilobytes << 10 < total
+    if let Some(available) = available_memory()
+        && available < total
     {
         bail!(
             "not enough memory: the machine needs {} MiB, {} MiB are available",
             total >> 20,
-            kilobytes >> 10
+            available >> 20
         );
     }
     Ok(())
+}
+
+/// Bytes of memory that this machine can still give away.
+#[must_use]
+pub fn available_memory() -> Option<u64> {
+    let text = std::fs::read_to_string("/proc/meminfo").ok()?;
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?;
+    line.trim().trim_end_matches(" kB").parse::<u64>().ok()?.checked_mul(1024)
 }
 
 fn command_line(options: &Options, trusted: &[String]) -> Result<String> {

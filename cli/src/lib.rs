@@ -5,6 +5,8 @@
 
 pub mod cache;
 pub mod command;
+pub mod demo;
+pub mod doctor;
 pub mod image;
 pub mod launch;
 pub mod machine;
@@ -12,6 +14,8 @@ pub mod parts;
 pub mod progress;
 pub mod run;
 pub mod supervise;
+pub mod test;
+pub mod web;
 
 /// The exit status for an error, and what to say about it.
 #[must_use]

@@ -19,6 +19,16 @@ struct Arguments {
 enum Command {
     /// Run a command in the compute VM.
     Run(trapline::run::Arguments),
+    /// Show the main job: trusted curl downloads, untrusted curl gets nowhere.
+    Demo {
+        /// Print one line per remotely serviced call.
+        #[arg(short, long)]
+        verbose: bool,
+    },
+    /// Say what this machine offers, and what to do about what is missing.
+    Doctor,
+    /// Run all tests, or those of one group.
+    Test(trapline::test::Arguments),
     /// Run a command in a plain Linux on the emulated machine, without Trapline.
     #[command(hide = true)]
     Plain {
@@ -61,6 +71,9 @@ fn main() -> ExitCode {
 fn dispatch(command: Command) -> Result<u8> {
     match command {
         Command::Run(arguments) => trapline::run::run(&arguments),
+        Command::Demo { verbose } => trapline::demo::demo(verbose),
+        Command::Doctor => Ok(trapline::doctor::doctor()),
+        Command::Test(arguments) => trapline::test::test(&arguments),
         Command::Plain { command } => trapline::run::plain(&command),
         Command::Child { .. } => Ok(0),
     }
