@@ -80,7 +80,10 @@ mod tests {
     #[test]
     fn both_ways_to_name_the_program_work() {
         let rest = vec![OsString::from("-v")];
-        assert_eq!(words(&["/run/trapline/bin/curl", "-v"]), Some(("/run/trapline/bin/curl".into(), rest.clone())));
+        assert_eq!(
+            words(&["/run/trapline/bin/curl", "-v"]),
+            Some(("/run/trapline/bin/curl".into(), rest.clone()))
+        );
         assert_eq!(words(&["trusted", "curl", "-v"]), Some(("curl".into(), rest)));
         assert_eq!(words(&["trusted"]), None);
         assert_eq!(words(&[]), None);

@@ -1,9 +1,63 @@
 //! A copy of the calling process, made by `fork`.
 
 use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::sync::Arc;
 
 /// The process identifier of a child.
 pub type Pid = i32;
+
+/// What only a child may do with what it has inherited: its parent's other threads do not exist in
+/// it, and what they owned has no owner.
+#[derive(Debug)]
+pub struct Inherited(());
+
+impl Inherited {
+    /// Takes a descriptor over, whoever else had a share in it in the parent.
+    ///
+    /// The caller has no other share left that it would still use.
+    #[must_use]
+    pub fn take(&self, shared: Arc<OwnedFd>) -> OwnedFd {
+        let descriptor = shared.as_raw_fd();
+        // Whatever the count says: no other owner will ever run in this process.
+        std::mem::forget(shared);
+        // SAFETY: the descriptor is open, as the forgotten owner was valid, and its owner is forgotten.
+        unsafe { OwnedFd::from_raw_fd(descriptor) }
+    }
+
+    /// Closes every descriptor that is not on the list.
+    ///
+    /// The caller uses no value that owns one of them any more, nor drops it.
+    ///
+    /// # Errors
+    /// As `close_range(2)`.
+    pub fn close_all_except(&self, keep: &[RawFd]) -> io::Result<()> {
+        let mut keep: Vec<_> =
+            keep.iter().filter_map(|fd| libc::c_uint::try_from(*fd).ok()).collect();
+        keep.sort_unstable();
+        let mut first = 0;
+        for last in keep.into_iter().chain([libc::c_uint::MAX]) {
+            if last > first {
+                // SAFETY: no pointers; that nobody owns the descriptors is said above.
+                crate::checked(unsafe { libc::close_range(first, last - 1, 0) })?;
+            }
+            first = last.saturating_add(1);
+        }
+        Ok(())
+    }
+}
+
+/// Children that end leave no zombies, in this process and its descendants.
+///
+/// # Errors
+/// As `sigaction(2)`.
+pub fn ignore_ends_of_children() -> io::Result<()> {
+    // SAFETY: no handler is installed, the signal is ignored.
+    match unsafe { libc::signal(libc::SIGCHLD, libc::SIG_IGN) } {
+        libc::SIG_ERR => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
 
 /// Forks; the child runs `child` and then ends with the status that it returns, without running anybody's exit handlers.
 /// A panic in the child ends it (programs here abort on panic).
@@ -14,13 +68,13 @@ pub type Pid = i32;
 ///
 /// # Errors
 /// As `fork(2)`, in the parent.
-pub fn fork(child: impl FnOnce() -> i32) -> io::Result<Pid> {
+pub fn fork(child: impl FnOnce(Inherited) -> i32) -> io::Result<Pid> {
     // SAFETY: the child continues on a copy of this thread's stack; memory shared with the hypervisor is left out of it
     // (`Mailbox`), and locks are the subject of the paragraph above: breaking it can deadlock the child, no more.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
-            let status = child();
+            let status = child(Inherited(()));
             // SAFETY: `_exit` ends the process at once.
             unsafe { libc::_exit(status) }
         }

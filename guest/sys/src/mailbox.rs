@@ -2,9 +2,46 @@
 
 use memory::{Memory, OutOfBounds, check};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::marker::PhantomData;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
+
+/// Locks one byte of a file for this process (`fcntl(2)`, `F_SETLK`); the kernel unlocks it when the
+/// process ends, or closes any descriptor of the file. False when another process has it.
+///
+/// # Errors
+/// As `fcntl(2)`.
+pub fn lock_byte(file: BorrowedFd<'_>, offset: u64) -> io::Result<bool> {
+    let lock = libc::flock {
+        l_type: libc::F_WRLCK as libc::c_short,
+        l_whence: libc::SEEK_SET as libc::c_short,
+        l_start: offset.try_into().map_err(|_| io::ErrorKind::InvalidInput)?,
+        l_len: 1,
+        l_pid: 0,
+    };
+    // SAFETY: the kernel reads the structure.
+    match crate::checked(unsafe { libc::fcntl(file.as_raw_fd(), libc::F_SETLK, &raw const lock) }) {
+        Ok(_) => Ok(true),
+        Err(e) if matches!(e.raw_os_error(), Some(libc::EAGAIN | libc::EACCES)) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Memory that the kernel may read and write by a system call. It is never seen as a Rust object, or
+/// exclusively borrowed.
+#[derive(Debug)]
+pub struct Piece<'a> {
+    pub(crate) start: *mut u8,
+    pub(crate) length: usize,
+    memory: PhantomData<&'a mut [u8]>,
+}
+
+impl<'a> From<&'a mut [u8]> for Piece<'a> {
+    fn from(bytes: &'a mut [u8]) -> Self {
+        Self { start: bytes.as_mut_ptr(), length: bytes.len(), memory: PhantomData }
+    }
+}
 
 /// Memory shared with the hypervisor, locked at its place.
 ///
@@ -22,43 +59,41 @@ unsafe impl Send for Mailbox {}
 unsafe impl Sync for Mailbox {}
 
 impl Mailbox {
-    /// Anonymous memory of `length` bytes, rounded up to whole pages.
+    /// `length` bytes of a file (`memfd_create(2)`) from `offset` on. Both are multiples of the page
+    /// size. The file keeps the pages when the process dies, so that what the hypervisor still
+    /// writes then does no harm.
     ///
     /// # Errors
     /// As `mmap(2)` and `madvise(2)`; `EAGAIN` when `RLIMIT_MEMLOCK` does not suffice.
-    pub fn new(length: usize) -> io::Result<Self> {
-        Self::map(length, libc::MAP_ANONYMOUS | libc::MAP_LOCKED | libc::MAP_POPULATE, -1)
-    }
-
-    /// The beginning of a file, for tests, where another process plays the hypervisor.
-    ///
-    /// # Errors
-    /// As `mmap(2)` and `madvise(2)`.
-    pub fn of_file(file: BorrowedFd<'_>, length: usize) -> io::Result<Self> {
-        use std::os::fd::AsRawFd;
-        Self::map(length, 0, file.as_raw_fd())
-    }
-
-    fn map(length: usize, flags: libc::c_int, file: libc::c_int) -> io::Result<Self> {
-        const PAGE: usize = 4096;
-        let length =
-            length.max(1).checked_next_multiple_of(PAGE).ok_or(io::ErrorKind::InvalidInput)?;
+    pub fn of_file(file: BorrowedFd<'_>, offset: u64, length: usize) -> io::Result<Self> {
         let access = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_SHARED | libc::MAP_LOCKED | libc::MAP_POPULATE;
+        let offset = offset.try_into().map_err(|_| io::ErrorKind::InvalidInput)?;
+        let any = std::ptr::null_mut();
         // SAFETY: a new mapping at an address of the kernel's choice harms no existing object.
-        let start = unsafe {
-            libc::mmap(std::ptr::null_mut(), length, access, libc::MAP_SHARED | flags, file, 0)
-        };
+        let start = unsafe { libc::mmap(any, length, access, flags, file.as_raw_fd(), offset) };
         if start == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let mailbox = Self { start, length };
-        // SAFETY: the range is the mapping just made; DONTFORK only leaves it out of children, which never get the value
-        // (see `fork`).
-        if unsafe { libc::madvise(start.as_ptr().cast(), length, libc::MADV_DONTFORK) } < 0 {
-            return Err(io::Error::last_os_error());
-        }
+        // SAFETY: the range is the mapping just made; DONTFORK only leaves it out of children, which
+        // never get the value (see `fork`).
+        crate::checked(unsafe {
+            libc::madvise(start.as_ptr().cast(), length, libc::MADV_DONTFORK)
+        })?;
         Ok(mailbox)
+    }
+
+    /// A part of the memory, for the kernel to copy from or to without a buffer in between.
+    ///
+    /// # Errors
+    /// `OutOfBounds`.
+    pub fn piece(&self, offset: u64, length: u32) -> Result<Piece<'_>, OutOfBounds> {
+        check(offset, u64::from(length), self.length as u64, 1)?;
+        // SAFETY: the offset lies inside the mapping, or at its end (just checked).
+        let start = unsafe { self.start.as_ptr().add(offset as usize) };
+        Ok(Piece { start, length: length as usize, memory: PhantomData })
     }
 
     /// The address that the hypervisor is told.
@@ -154,10 +189,38 @@ impl Drop for Mailbox {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+
+    fn memory_file(length: libc::off_t) -> OwnedFd {
+        // SAFETY: the name is a string; the descriptor is new.
+        let file = unsafe { OwnedFd::from_raw_fd(libc::memfd_create(c"test".as_ptr(), 0)) };
+        // SAFETY: no pointers.
+        assert_eq!(unsafe { libc::ftruncate(file.as_raw_fd(), length) }, 0);
+        file
+    }
+
+    #[test]
+    fn the_kernel_reads_and_writes_pieces_directly() {
+        let file = memory_file(4096);
+        let mailbox = Mailbox::of_file(file.as_fd(), 0, 4096).expect("memory");
+        let (a, b) = crate::socket::socket_pair(libc::AF_UNIX, libc::SOCK_STREAM, 0).expect("pair");
+        mailbox.write(10, b"hello").expect("inside");
+        let piece = mailbox.piece(10, 5).expect("inside");
+        assert_eq!(crate::socket::send_piece(a.as_fd(), &piece, &[], &[], 0).ok(), Some(5));
+        let mut piece = mailbox.piece(4091, 5).expect("inside");
+        let mut peer = [0; crate::socket::ADDRESS_MAX];
+        let got = crate::socket::receive_piece(b.as_fd(), &mut piece, &mut peer, &mut [], 0);
+        assert_eq!(got.expect("data").length, 5);
+        let mut back = [0; 5];
+        mailbox.read(4091, &mut back).expect("inside");
+        assert_eq!(&back, b"hello");
+        assert!(mailbox.piece(4092, 5).is_err());
+    }
 
     #[test]
     fn every_offset_and_length_reads_what_was_written() {
-        let mailbox = Mailbox::new(100).expect("memory");
+        let file = memory_file(8192);
+        let mailbox = Mailbox::of_file(file.as_fd(), 4096, 4096).expect("memory");
         assert_eq!(mailbox.len(), 4096);
         for offset in 4000..4096u64 {
             for length in 0..=(4096 - offset) as usize {

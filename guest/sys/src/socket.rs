@@ -1,5 +1,6 @@
 //! Socket calls on bytes that come from, or go to, another machine unchanged.
 
+use crate::mailbox::Piece;
 use crate::{checked, checked_length};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -172,7 +173,7 @@ pub fn option(socket: BorrowedFd<'_>, level: i32, name: i32, into: &mut [u8]) ->
     Ok(length as usize)
 }
 
-/// `sendmsg(2)` of one piece of data; an empty `address` or `control` means none.
+/// `sendmsg(2)` of bytes; an empty `address` or `control` means none.
 ///
 /// # Errors
 /// As `sendmsg(2)`.
@@ -183,7 +184,32 @@ pub fn send(
     control: &[u8],
     flags: i32,
 ) -> io::Result<usize> {
-    let mut piece = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    let piece = libc::iovec { iov_base: data.as_ptr().cast_mut().cast(), iov_len: data.len() };
+    send_vector(socket, piece, address, control, flags)
+}
+
+/// `sendmsg(2)` out of shared memory; an empty `address` or `control` means none.
+///
+/// # Errors
+/// As `sendmsg(2)`.
+pub fn send_piece(
+    socket: BorrowedFd<'_>,
+    data: &Piece<'_>,
+    address: &[u8],
+    control: &[u8],
+    flags: i32,
+) -> io::Result<usize> {
+    let piece = libc::iovec { iov_base: data.start.cast(), iov_len: data.length };
+    send_vector(socket, piece, address, control, flags)
+}
+
+fn send_vector(
+    socket: BorrowedFd<'_>,
+    mut piece: libc::iovec,
+    address: &[u8],
+    control: &[u8],
+    flags: i32,
+) -> io::Result<usize> {
     let mut message = empty_message(&mut piece);
     if !address.is_empty() {
         message.msg_name = address.as_ptr().cast_mut().cast();
@@ -193,7 +219,8 @@ pub fn send(
         message.msg_control = control.as_ptr().cast_mut().cast();
         message.msg_controllen = control.len();
     }
-    // SAFETY: all pointers lead to slices with the lengths given; the kernel only reads them.
+    // SAFETY: all pointers lead to memory of the lengths given, which the kernel only reads: slices
+    // of the caller's, and `piece`, which both callers made of a slice or of shared memory.
     checked_length(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, flags) })
 }
 
@@ -210,7 +237,7 @@ pub struct Received {
     pub flags: i32,
 }
 
-/// `recvmsg(2)` into one piece of memory. Descriptors that arrive in control messages are closed by `exec`.
+/// `recvmsg(2)` into bytes; see [`receive_piece`].
 ///
 /// # Errors
 /// As `recvmsg(2)`.
@@ -221,7 +248,21 @@ pub fn receive(
     control: &mut [u8],
     flags: i32,
 ) -> io::Result<Received> {
-    let mut piece = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+    receive_piece(socket, &mut Piece::from(data), address, control, flags)
+}
+
+/// `recvmsg(2)` into shared memory. Descriptors that arrive in control messages are closed by `exec`.
+///
+/// # Errors
+/// As `recvmsg(2)`.
+pub fn receive_piece(
+    socket: BorrowedFd<'_>,
+    data: &mut Piece<'_>,
+    address: &mut Address,
+    control: &mut [u8],
+    flags: i32,
+) -> io::Result<Received> {
+    let mut piece = libc::iovec { iov_base: data.start.cast(), iov_len: data.length };
     let mut message = empty_message(&mut piece);
     message.msg_name = address.as_mut_ptr().cast();
     message.msg_namelen = ADDRESS_MAX as libc::socklen_t;
@@ -230,7 +271,7 @@ pub fn receive(
         message.msg_controllen = control.len();
     }
     let flags = flags | libc::MSG_CMSG_CLOEXEC;
-    // SAFETY: all pointers lead to exclusive slices with the lengths given.
+    // SAFETY: all pointers lead to exclusive slices, or to shared memory, of the lengths given.
     let length =
         checked_length(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, flags) })?;
     Ok(Received {
@@ -276,6 +317,10 @@ pub fn control(
 
 /// Room for the argument of any request that [`control`] lets through (`struct ifreq` has 40 bytes).
 pub const IOCTL_MAX: usize = 64;
+
+/// Requests whose argument is one `int`.
+pub const INTEGER_IOCTLS: [u32; 8] =
+    [0x541b, 0x5411, 0x8901, 0x8903, 0x8904, 0x8902, 0x8905, 0x894b];
 
 /// Requests whose argument is one small structure without pointers (`include/uapi/linux/sockios.h`,
 /// `include/uapi/asm-generic/ioctls.h`).

@@ -1,0 +1,111 @@
+//! What dispatcher and delegates ask of the hypervisor.
+
+use crate::pool::Slot;
+use guest_sys::{hypercall, socket};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use wire::hypercall::{DOORBELL, REGISTER};
+
+/// The hypervisor, or what takes its place in a test.
+pub trait Hypervisor: Clone + Send + Sync + 'static {
+    /// A new doorbell connection (non-blocking) and its own port.
+    ///
+    /// # Errors
+    /// Nobody answers.
+    fn connect(&self) -> io::Result<(OwnedFd, u32)>;
+
+    /// Hands over a mailbox whose header says who it belongs to.
+    ///
+    /// # Errors
+    /// It was refused.
+    fn register(&self, connection: BorrowedFd<'_>, slot: &Slot) -> io::Result<()>;
+
+    /// Says that a response has been put into a mailbox.
+    fn doorbell(&self, connection: BorrowedFd<'_>);
+}
+
+/// The real one: `VMMCALL`, and a virtual socket to the host.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Machine;
+
+const AF_VSOCK: u16 = 40;
+const SOCK_STREAM: i32 = 1;
+/// Address of the host, and so of the hypervisor (`vsock(7)`, `VMADDR_CID_HOST`).
+const HOST: u32 = 2;
+const SOL_SOCKET: i32 = 1;
+const SO_ERROR: i32 = 4;
+
+/// How long a connection may take.
+const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
+
+/// `struct sockaddr_vm` of a port of the host.
+fn address(port: u32) -> [u8; 16] {
+    let [family, port, host] = [u32::from(AF_VSOCK), port, HOST].map(u32::to_ne_bytes);
+    let mut bytes = [0; 16];
+    for (to, from) in bytes.iter_mut().zip(family.into_iter().chain(port).chain(host)) {
+        *to = from;
+    }
+    bytes
+}
+
+/// The port out of a `struct sockaddr_vm`.
+fn port(address: &[u8]) -> Option<u32> {
+    address.get(4..8)?.try_into().ok().map(u32::from_ne_bytes)
+}
+
+fn established(connection: BorrowedFd<'_>) -> io::Result<()> {
+    let mut ready = [PollFd::new(&connection, PollFlags::OUT)];
+    if poll(&mut ready, Some(&PATIENCE))? == 0 {
+        return Err(io::ErrorKind::TimedOut.into());
+    }
+    let mut error = [0; 4];
+    socket::option(connection, SOL_SOCKET, SO_ERROR, &mut error)?;
+    match i32::from_ne_bytes(error) {
+        0 => Ok(()),
+        error => Err(io::Error::from_raw_os_error(error)),
+    }
+}
+
+impl Hypervisor for Machine {
+    fn connect(&self) -> io::Result<(OwnedFd, u32)> {
+        let connection = socket::socket(i32::from(AF_VSOCK), SOCK_STREAM, 0)?;
+        match socket::connect(connection.as_fd(), &address(wire::vsock::DOORBELL_PORT)) {
+            Err(error) if crate::errno::of(&error) == crate::errno::EINPROGRESS => {
+                established(connection.as_fd())?;
+            }
+            outcome => outcome?,
+        }
+        let mut own = [0; socket::ADDRESS_MAX];
+        let length = socket::local_name(connection.as_fd(), &mut own)?;
+        let port = own.get(..length).and_then(port).ok_or(io::ErrorKind::InvalidData)?;
+        Ok((connection, port))
+    }
+
+    fn register(&self, _: BorrowedFd<'_>, slot: &Slot) -> io::Result<()> {
+        let mailbox = slot.memory();
+        match hypercall::call(REGISTER, [mailbox.address(), wire::layout::LENGTH, 0]) {
+            0.. => Ok(()),
+            error => Err(io::Error::from_raw_os_error(i32::try_from(-error).unwrap_or(0))),
+        }
+    }
+
+    fn doorbell(&self, _: BorrowedFd<'_>) {
+        // A refusal would mean that the relay knows this mailbox no longer: then it closes the
+        // connection, too.
+        let _ = hypercall::call(DOORBELL, [0; 3]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ports_are_found_where_they_are_put() {
+        let bytes = address(0x0102_0304);
+        assert_eq!(bytes, [40, 0, 0, 0, 4, 3, 2, 1, 2, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(port(&bytes), Some(0x0102_0304));
+        assert_eq!(port(&bytes[..7]), None);
+    }
+}

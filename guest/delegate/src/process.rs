@@ -1,0 +1,171 @@
+//! A delegate as a process.
+
+use crate::door::{Door, Owner};
+use crate::errno;
+use crate::hypervisor::Hypervisor;
+use crate::log;
+use crate::pool::Pool;
+use crate::sockets::Sockets;
+use crate::worker::{Control, NoControl, serve};
+use guest_sys::fork::{Inherited, fork};
+use rustix::process::{Gid, Uid};
+use rustix::thread as credentials;
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::thread::Builder;
+use wire::{Credentials, Kind, Request, Response};
+
+/// Stack of a worker thread. Its buffers are on the heap or in the mailbox.
+const STACK: usize = 128 * 1024;
+
+/// What all threads of the process share.
+#[derive(Debug)]
+pub struct Process<H> {
+    hypervisor: H,
+    pool: Arc<Pool>,
+    lifeline: Arc<OwnedFd>,
+    sockets: Arc<Sockets>,
+    delegate: u32,
+    token: u64,
+}
+
+/// What a request to fork says.
+#[derive(Clone, Copy, Debug)]
+struct Birth {
+    delegate: u32,
+    token: u64,
+    credentials: Credentials,
+}
+
+impl<H: Hypervisor> Process<H> {
+    /// The dispatcher, which has no number and no sockets.
+    #[must_use]
+    pub fn dispatcher(hypervisor: H, pool: Arc<Pool>, lifeline: Arc<OwnedFd>) -> Self {
+        Self { hypervisor, pool, lifeline, sockets: Arc::default(), delegate: 0, token: 0 }
+    }
+
+    /// The sockets.
+    #[must_use]
+    pub fn sockets(&self) -> &Arc<Sockets> {
+        &self.sockets
+    }
+
+    /// Opens a mailbox.
+    ///
+    /// # Errors
+    /// As [`Door::open`].
+    pub fn door(&self, kind: Kind, slot: u32) -> io::Result<Door<H>> {
+        let owner = Owner { kind, delegate: self.delegate, slot, token: self.token };
+        Door::open(self.hypervisor.clone(), self.pool.slot()?, self.lifeline.clone(), owner)
+    }
+
+    /// Starts a worker thread.
+    ///
+    /// # Errors
+    /// No thread could be made.
+    pub fn spawn(&self, slot: u32) -> io::Result<()> {
+        let own = self.share();
+        let work = move || match own.door(Kind::Worker, slot) {
+            Ok(mut door) => serve(&mut door, &own.sockets, &NoControl),
+            Err(error) => {
+                log::error(format_args!("delegate {}, slot {slot}: {error}", own.delegate))
+            }
+        };
+        Builder::new().name(format!("slot {slot}")).stack_size(STACK).spawn(work).map(drop)
+    }
+
+    fn share(&self) -> Self {
+        Self {
+            hypervisor: self.hypervisor.clone(),
+            pool: self.pool.clone(),
+            lifeline: self.lifeline.clone(),
+            sockets: self.sockets.clone(),
+            delegate: self.delegate,
+            token: self.token,
+        }
+    }
+
+    /// Forks a delegate with all sockets of this process; its pid.
+    fn fork(&self, birth: Birth) -> io::Result<i32> {
+        // The table is whole, and unlocked for nobody but this thread, while the child is made.
+        let table = self.sockets.lock();
+        fork(|inherited| {
+            let sockets = table.values().map(|socket| inherited.take(socket.clone())).collect();
+            match self.begin(&inherited, sockets, birth) {
+                Ok(()) => 0,
+                Err(error) => {
+                    log::error(format_args!("delegate {}: {error}", birth.delegate));
+                    1
+                }
+            }
+        })
+    }
+
+    /// The life of a new delegate.
+    fn begin(&self, inherited: &Inherited, sockets: Vec<OwnedFd>, birth: Birth) -> io::Result<()> {
+        let lifeline = inherited.take(self.lifeline.clone());
+        let mut keep: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
+        keep.extend([0, 1, 2, lifeline.as_raw_fd(), self.pool.descriptor()]);
+        // Above all: the doorbell connections of the parent, which must end with the parent, and the
+        // dispatcher's end of the lifeline.
+        inherited.close_all_except(&keep)?;
+        let own = Process {
+            hypervisor: self.hypervisor.clone(),
+            pool: self.pool.inherited(),
+            lifeline: Arc::new(lifeline),
+            sockets: Arc::new(Sockets::of(sockets)),
+            delegate: birth.delegate,
+            token: birth.token,
+        };
+        if let Ok(name) = CString::new(format!("delegate {}", birth.delegate)) {
+            // Only for people who look at the list of processes.
+            let _ = credentials::set_name(&name);
+        }
+        become_user(birth.credentials)?;
+        own.spawn(1)?;
+        let mut door = own.door(Kind::Worker, 0)?;
+        serve(&mut door, &own.sockets, &own);
+        // Slot 0 has ended: so has the process, whatever its other threads are doing.
+        Ok(())
+    }
+}
+
+/// Acts as somebody else from here on, as far as the kernel's checks are concerned; but stays able to
+/// fork a delegate for somebody else again.
+fn become_user(whom: Credentials) -> io::Result<()> {
+    let mut sets = credentials::capabilities(None)?;
+    sets.effective = sets.permitted;
+    credentials::set_capabilities(None, sets)?;
+    let (user, group) = (Uid::from_raw(whom.uid), Gid::from_raw(whom.gid));
+    credentials::set_thread_groups(&[])?;
+    credentials::set_thread_res_gid(group, group, group)?;
+    let own = rustix::process::getuid();
+    credentials::set_thread_res_uid(own, user, own)?;
+    let wanted = credentials::CapabilitySet::from_bits_retain(whom.capabilities);
+    sets.effective = sets.permitted & wanted;
+    sets.inheritable = credentials::CapabilitySet::empty();
+    Ok(credentials::set_capabilities(None, sets)?)
+}
+
+impl<H: Hypervisor> Control for Process<H> {
+    fn control(&self, request: &Request) -> (Response, bool) {
+        let outcome = match *request {
+            Request::Fork { delegate, token, credentials } => {
+                self.fork(Birth { delegate, token, credentials }).map(i64::from)
+            }
+            // A dispatcher has no workers.
+            Request::Spawn { slot } if self.delegate != 0 && slot != 0 => {
+                self.spawn(slot).map(|()| 0)
+            }
+            Request::Exit if self.delegate != 0 => return (Response::value(0), true),
+            _ => Err(io::ErrorKind::InvalidInput.into()),
+        };
+        let value = outcome.unwrap_or_else(|error| match error.raw_os_error() {
+            Some(number) => -i64::from(number),
+            None => -errno::EINVAL,
+        });
+        (Response::value(value), false)
+    }
+}
