@@ -1,0 +1,169 @@
+//! Calls about regions, mappings and memory capabilities.
+use super::{Outcome, args};
+use crate::arena::Id;
+use crate::kernel::Kernel;
+use crate::object::{Binding, Capability, Portal, Space};
+use abi::{Error, MemRights, ObjRights, SpaceAddr, SpaceKind};
+use regions::{Range, RegionMap};
+
+/// Heap bytes that a region takes.
+const REGION_COST: u64 = RegionMap::<Binding>::COST as u64;
+
+/// `RegionBind(space, base, length, portal, tag, rights, hint)`.
+pub fn region_bind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
+    let space = args::space_or_own(k, own, a[0], ObjRights::CONTROL)?;
+    let target = k.spaces.get(space)?;
+    let range = Range::new(a[1], a[2], target.limit())?;
+    let rights = args::mem_rights(a[5])?;
+    let both = MemRights::WRITE | MemRights::EXEC;
+    if target.kind == SpaceKind::Native && rights.contains(both) {
+        return Err(Error::BadArgument);
+    }
+    if !matches!(a[6], 12 | 21 | 30) {
+        return Err(Error::BadArgument);
+    }
+    target.regions.check_free(range)?;
+    let portal = match a[3] {
+        0 => None,
+        raw => Some(args::portal(k, own, raw, ObjRights::CONTROL)?),
+    };
+    let manager = portal.map(|p| manager_of(k, p)).transpose()?;
+    if let Some(manager) = manager
+        && manager != space
+        && depends_on(k, manager, space)
+    {
+        return Err(Error::Cycle);
+    }
+    k.charge(space, REGION_COST)?;
+    let binding =
+        Binding { portal, manager, tag: a[4], rights: rights | MemRights::READ, hint: a[6] as u8 };
+    k.spaces.get_mut(space)?.regions.bind(range, binding)?;
+    if let Some(portal) = portal.and_then(|p| k.portals.get_mut(p).ok()) {
+        portal.references += 1;
+    }
+    if let Some(manager) = manager {
+        let managers = &mut k.spaces.get_mut(space)?.managers;
+        match managers.iter_mut().find(|(id, _)| *id == manager) {
+            Some((_, count)) => *count += 1,
+            None => managers.push((manager, 1)),
+        }
+    }
+    Ok(())
+}
+
+fn manager_of(k: &Kernel, portal: Id<Portal>) -> Result<Id<Space>, Error> {
+    let handler = k.portals.get(portal)?.handler;
+    Ok(k.threads.get(handler)?.space)
+}
+
+/// True when `space` has a region that `other` manages, directly or through managers of managers.
+fn depends_on(k: &Kernel, space: Id<Space>, other: Id<Space>) -> bool {
+    let mut seen = alloc::vec::Vec::new();
+    let mut open = alloc::vec![space];
+    while let Some(at) = open.pop() {
+        if at == other {
+            return true;
+        }
+        if seen.contains(&at) {
+            continue;
+        }
+        seen.push(at);
+        if let Ok(at) = k.spaces.get(at) {
+            open.extend(at.managers.iter().map(|(id, _)| *id));
+        }
+    }
+    false
+}
+
+/// `RegionUnbind(space, base, length)`.
+pub fn region_unbind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
+    let id = args::space_or_own(k, own, a[0], ObjRights::CONTROL)?;
+    let space = k.spaces.get(id)?;
+    let range = Range::new(a[1], a[2], space.limit())?;
+    if space.regions.find(range.base).is_none_or(|(found, _)| found != range) {
+        return Err(Error::NoRegion);
+    }
+    k.unmap_from(id, range)?;
+    let binding = k.spaces.get_mut(id)?.regions.unbind(range)?;
+    k.release_binding(id, &binding);
+    k.credit(id, REGION_COST);
+    Ok(())
+}
+
+/// The region that covers a range and that the caller may fill: a pinned one for the holder of
+/// CONTROL, any other one for its manager.
+fn own_region(
+    k: &Kernel,
+    own: Id<Space>,
+    raw_space: u64,
+    base: u64,
+    length: u64,
+) -> Result<(Id<Space>, Range, Binding), Error> {
+    let id = args::space_or_own(k, own, raw_space, ObjRights::empty())?;
+    let space = k.spaces.get(id)?;
+    let range = Range::new(base, length, space.limit())?;
+    let (region, binding) = space.regions.find(SpaceAddr(base)).ok_or(Error::NoRegion)?;
+    if !region.covers(range) {
+        return Err(Error::NoRegion);
+    }
+    match binding.manager {
+        Some(manager) if manager == own => {}
+        Some(_) => return Err(Error::NoRegion),
+        None => {
+            args::space_or_own(k, own, raw_space, ObjRights::CONTROL)?;
+        }
+    }
+    Ok((id, range, *binding))
+}
+
+/// `Map(space, address, memory, offset, length, rights)`.
+pub fn map(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
+    let (space, range, binding) = own_region(k, own, a[0], a[1], a[4])?;
+    let memory = args::memory(k, own, a[2])?;
+    let rights = args::mem_rights(a[5])? | MemRights::READ;
+    if !binding.rights.contains(rights - (MemRights::DEVICE & rights)) {
+        return Err(Error::NoRight);
+    }
+    let device = memory.rights & MemRights::DEVICE;
+    let part = memory.part(a[3], a[4], rights | device)?;
+    k.map_into(space, range, &part)
+}
+
+/// `Unmap(space, address, length)`.
+pub fn unmap(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
+    let (space, range, _) = own_region(k, own, a[0], a[1], a[2])?;
+    k.unmap_from(space, range)
+}
+
+/// `MemDerive(destination, memory, offset, length, rights)`.
+pub fn derive(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
+    let memory = args::memory(k, own, a[1])?;
+    // What is device memory stays so.
+    let rights = args::mem_rights(a[4])? | memory.rights & MemRights::DEVICE;
+    let part = memory.part(a[2], a[3], rights)?;
+    if part.rights.contains(MemRights::DEVICE) && !k.forbidden.allows(&part) {
+        return Err(Error::NoRight);
+    }
+    let selector = k.prepare(own, a[0], own, 0)?;
+    k.install(own, selector, Capability::Memory(part))
+}
+
+/// `MemInfo(memory)`.
+pub fn info(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Outcome {
+    match args::memory(k, own, a[0]) {
+        Ok(memory) => Outcome::Results([memory.base.0, memory.length, memory.rights.bits(), 0], 3),
+        Err(error) => Outcome::Done(Err(error)),
+    }
+}
+
+/// `RegionList(index)`.
+pub fn region_list(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Outcome {
+    let index = usize::try_from(a[0]).unwrap_or(usize::MAX);
+    let found = k.spaces.get(own).ok().and_then(|space| space.regions.iter().nth(index));
+    match found {
+        Some((range, binding)) => {
+            Outcome::Results([range.base.0, range.length, binding.rights.bits(), binding.tag], 4)
+        }
+        None => Outcome::Done(Err(Error::NoRegion)),
+    }
+}

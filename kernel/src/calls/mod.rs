@@ -1,0 +1,164 @@
+//! Kernel calls. Every handler has the same shape: decode the arguments, look the capabilities up,
+//! check the rights, act, return a status.
+mod args;
+mod control;
+mod create;
+mod memory;
+
+use crate::arena::Id;
+use crate::end::Reason;
+use crate::kernel::Kernel;
+use crate::machine::trace;
+use crate::object::{Request, Thread};
+use abi::trace::Kind;
+use abi::{Access, CallNumber, Error};
+
+/// What becomes of the caller.
+pub(crate) enum Outcome {
+    /// Goes on with this status in `rax` and up to four results.
+    Done(Result<(), Error>),
+    /// Goes on with results.
+    Results([u64; 4], usize),
+    /// Its registers are written by whatever it waits for, or it has ended.
+    Settled,
+    /// Makes the call again after its page fault on this address has been resolved.
+    Fault(u64),
+}
+
+impl From<Result<(), Error>> for Outcome {
+    fn from(result: Result<(), Error>) -> Self {
+        Outcome::Done(result)
+    }
+}
+
+/// Length of SYSCALL.
+const SYSCALL_LENGTH: u64 = 2;
+
+/// Carries out the call that a thread made.
+#[inline]
+pub fn dispatch(k: &mut Kernel, cpu: usize, id: Id<Thread>) {
+    let Ok(thread) = k.threads.get_mut(id) else { return };
+    let Some(frame) = thread.frame() else { return };
+    let number = frame.rax;
+    trace::record(cpu, Kind::Enter, id.index(), 0x100 + number, 0);
+    let outcome = match CallNumber::from_raw(number) {
+        None => Outcome::Done(Err(Error::BadCall)),
+        Some(CallNumber::Null) => Outcome::Done(Ok(())),
+        Some(CallNumber::Call) => call(k, id),
+        Some(CallNumber::ReplyWait) => reply_wait(k, id),
+        Some(CallNumber::Wait) => {
+            let deadline = frame.args[9];
+            settle(k.wait(id, deadline))
+        }
+        Some(number) => {
+            let args = frame.args;
+            other(k, cpu, id, number, &args)
+        }
+    };
+    finish(k, id, outcome);
+}
+
+fn settle(result: Result<(), Error>) -> Outcome {
+    match result {
+        Ok(()) => Outcome::Settled,
+        error => Outcome::Done(error),
+    }
+}
+
+#[inline]
+fn finish(k: &mut Kernel, id: Id<Thread>, outcome: Outcome) {
+    if matches!(outcome, Outcome::Settled) {
+        return;
+    }
+    let Ok(thread) = k.threads.get_mut(id) else { return };
+    let Some(frame) = thread.frame() else { return };
+    match outcome {
+        Outcome::Settled => {}
+        Outcome::Done(result) => frame.rax = result.map_or_else(|e| e as u64, |()| 0),
+        Outcome::Results(words, count) => {
+            frame.rax = 0;
+            for (register, word) in frame.args.iter_mut().zip(words).take(count) {
+                *register = word;
+            }
+        }
+        Outcome::Fault(address) => {
+            frame.rip -= SYSCALL_LENGTH;
+            let ip = frame.rip;
+            k.page_fault(id, address, Access::Read, ip);
+        }
+    }
+}
+
+#[inline]
+fn call(k: &mut Kernel, id: Id<Thread>) -> Outcome {
+    let result = (|| {
+        let thread = k.threads.get_mut(id)?;
+        let (space, cpu) = (thread.space, thread.cpu);
+        let selector = thread.frame().ok_or(Error::BadCall)?.args[0];
+        let portal = args::portal_to_call(k, space, selector)?;
+        let handler = k.threads.get(portal.handler)?;
+        if handler.cpu != cpu {
+            return Err(Error::WrongCpu);
+        }
+        if k.would_deadlock(id, portal.handler) {
+            return Err(Error::Cycle);
+        }
+        k.send(id, portal.handler, Request::Call(portal.badge));
+        Ok(())
+    })();
+    settle(result)
+}
+
+#[inline]
+fn reply_wait(k: &mut Kernel, id: Id<Thread>) -> Outcome {
+    let result = (|| {
+        let frame = k.threads.get_mut(id)?.frame().ok_or(Error::BadCall)?;
+        let (status, words, deadline) = (frame.args[0], frame.message(), frame.args[9]);
+        k.reply(id, status, &words)?;
+        k.wait(id, deadline)
+    })();
+    settle(result)
+}
+
+fn other(k: &mut Kernel, cpu: usize, id: Id<Thread>, number: CallNumber, a: &[u64; 10]) -> Outcome {
+    use CallNumber as N;
+    let Ok(space) = k.threads.get(id).map(|t| t.space) else { return Outcome::Settled };
+    match number {
+        N::Null | N::Call | N::ReplyWait | N::Wait => Outcome::Done(Ok(())),
+        N::Log => control::log(k, space, a),
+        N::Yield => {
+            k.rotate(cpu);
+            Outcome::Done(Ok(()))
+        }
+        N::Exit => {
+            k.end_thread(id, Reason::Exit { code: a[0] });
+            Outcome::Settled
+        }
+        N::Signal => control::signal(k, space, a).into(),
+        N::CapCopy => control::cap_copy(k, space, a).into(),
+        N::CapDrop => control::cap_drop(k, space, a).into(),
+        N::CreateSpace => create::space(k, space, a).into(),
+        N::CreateThread => create::thread(k, space, a).into(),
+        N::CreatePortal => create::portal(k, space, a).into(),
+        N::CreateNotification => create::notification(k, space, a).into(),
+        N::BindNotification => control::bind_notification(k, space, a).into(),
+        N::CreateSc => create::sc(k, space, a).into(),
+        N::CreateVcpu => create::vcpu(k, space, a).into(),
+        N::VcpuPortal => control::vcpu_portal(k, space, a).into(),
+        N::VcpuRecall => control::vcpu_recall(k, space, a).into(),
+        N::RegionBind => memory::region_bind(k, space, a).into(),
+        N::RegionUnbind => memory::region_unbind(k, space, a).into(),
+        N::Map => memory::map(k, space, a).into(),
+        N::Unmap => memory::unmap(k, space, a).into(),
+        N::MemDerive => memory::derive(k, space, a).into(),
+        N::MemInfo => memory::info(k, space, a),
+        N::IrqBind => control::irq_bind(k, space, a),
+        N::SystemCount => control::system_count(k, space, a),
+        N::Destroy => control::destroy(k, id, space, a),
+        N::Shutdown => control::shutdown(k, space, a).into(),
+        N::FaultPortal => control::fault_portal(k, space, a).into(),
+        N::SpaceQuota => control::space_quota(k, space, a),
+        N::RegionList => memory::region_list(k, space, a),
+        N::TraceMask => control::trace_mask(k, space, a).into(),
+    }
+}

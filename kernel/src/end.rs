@@ -1,0 +1,414 @@
+//! Ends: of threads, with a report, and of spaces with all that they hold.
+use crate::arena::Id;
+use crate::kernel::Kernel;
+use crate::machine::tlb;
+use crate::memory::Charged;
+use crate::object::{
+    Binding, Body, Capability, Notification, Portal, Request, Sc, Serving, Space, State, Thread,
+};
+use abi::{Access, Event, Message, SpaceKind};
+use alloc::vec::Vec;
+use core::fmt;
+
+/// Most ends that are kept for a reporter that does not come to take them.
+const MOST_EVENTS: usize = 64;
+
+/// Why a thread ends. The code is the first word of `Event::ThreadEnd`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Reason {
+    /// `Exit`. Code 0.
+    Exit {
+        /// What it exited with.
+        code: u64,
+    },
+    /// `Destroy` of the thread or its space. Code 1.
+    Destroyed,
+    /// A fault that nobody resolves. Code 2.
+    Fault {
+        /// The address.
+        address: u64,
+        /// The access.
+        access: Access,
+        /// What is wrong.
+        text: &'static str,
+    },
+    /// The manager refused, or answered nonsense. Code 3.
+    Refused {
+        /// The address.
+        address: u64,
+        /// The manager's status, or the kernel's error.
+        status: u64,
+    },
+    /// The manager died with the fault in its hands. Code 4.
+    ManagerGone {
+        /// The address.
+        address: u64,
+    },
+    /// The handler of a VM exit died. Code 5.
+    MonitorGone {
+        /// Class of the exit.
+        class: u64,
+    },
+    /// Nobody handles an exit of this class, or its handler refused. Code 6.
+    Unhandled {
+        /// Class of the exit.
+        class: u64,
+    },
+    /// An exception. Code 0x100 + vector.
+    Exception {
+        /// Vector.
+        vector: u8,
+        /// Error code.
+        error: u64,
+    },
+}
+
+impl Reason {
+    /// Code and detail, as `Event::ThreadEnd` carries them.
+    fn words(self) -> (u64, u64) {
+        match self {
+            Reason::Exit { code } => (0, code),
+            Reason::Destroyed => (1, 0),
+            Reason::Fault { address, .. } => (2, address),
+            Reason::Refused { address, .. } => (3, address),
+            Reason::ManagerGone { address } => (4, address),
+            Reason::MonitorGone { class } => (5, class),
+            Reason::Unhandled { class } => (6, class),
+            Reason::Exception { vector, error } => (0x100 + u64::from(vector), error),
+        }
+    }
+}
+
+fn exception_name(vector: u8) -> &'static str {
+    match vector {
+        0 => "division error",
+        1 => "debug trap",
+        4 => "overflow",
+        6 => "invalid instruction",
+        7 => "floating-point instruction",
+        12 => "stack fault",
+        13 => "privileged instruction or bad operand",
+        17 => "misaligned access",
+        _ => "exception",
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Reason::Exit { code } => write!(f, "exit with {code}"),
+            Reason::Destroyed => f.write_str("destroyed"),
+            Reason::Fault { address, access, text } => {
+                let access = match access {
+                    Access::Read => "read",
+                    Access::Write => "write",
+                    Access::Execute => "execution",
+                };
+                write!(f, "page fault, {access} at {address:#x}: {text}")
+            }
+            Reason::Refused { address, status } => match abi::Error::check(status) {
+                Err(error) => {
+                    write!(f, "page fault at {address:#x} not resolved: {}", error.text())
+                }
+                Ok(()) => write!(f, "page fault at {address:#x} not resolved"),
+            },
+            Reason::ManagerGone { address } => {
+                write!(f, "page fault at {address:#x}: manager ended meanwhile")
+            }
+            Reason::MonitorGone { class } => {
+                write!(f, "VM exit of class {class}: handler ended meanwhile")
+            }
+            Reason::Unhandled { class } => write!(f, "VM exit of class {class}: nobody handles it"),
+            Reason::Exception { vector, error } => {
+                write!(f, "{} (vector {vector}, error {error:#x})", exception_name(vector))
+            }
+        }
+    }
+}
+
+impl Kernel {
+    /// Ends a thread or vCPU: reports, answers those who wait for it, frees it.
+    pub fn end_thread(&mut self, id: Id<Thread>, reason: Reason) {
+        let Ok(thread) = self.threads.get(id) else { return };
+        let (ip, space, cpu) = (thread.ip(), thread.space, thread.cpu);
+        if !matches!(reason, Reason::Exit { code: 0 } | Reason::Destroyed) {
+            crate::log!(
+                "space {} thread {} ended at ip {ip:#x}: {reason}",
+                space.index(),
+                id.index()
+            );
+        }
+        self.stop(id, cpu);
+        self.withdraw(id);
+        let reporter = self.threads.get(id).ok().and_then(|t| t.fault_portal);
+        if let Some(portal) = reporter {
+            let (code, detail) = reason.words();
+            self.report_end(portal, [code, ip, detail, 0, 0, 0, 0, 0]);
+        }
+        let Some(thread) = self.threads.remove(id) else { return };
+        self.release_thread(id, &thread);
+        self.answer_callers(&thread, id);
+        if let Ok(space) = self.spaces.get_mut(space) {
+            self.memory.credit(&mut space.quota, thread.cost);
+            if let Body::Vcpu(part) = thread.body {
+                // The pages go back when its processor has let go of it.
+                space.quota.credit(crate::vcpu::FRAMES * abi::PAGE_SIZE);
+                self.cpus[cpu].graveyard.push(part.vcpu);
+            }
+        }
+    }
+
+    /// Makes sure that no processor executes the thread.
+    fn stop(&mut self, id: Id<Thread>, cpu: usize) {
+        if self.cpus[cpu].current == Some(id) {
+            if cpu != crate::machine::cpu::id() {
+                tlb::bring_in(cpu);
+            }
+            self.cpus[cpu].current = None;
+        }
+    }
+
+    /// Takes a thread out of whatever it waits for, and its time out of the run queues.
+    fn withdraw(&mut self, id: Id<Thread>) {
+        let Ok(thread) = self.threads.get(id) else { return };
+        let (state, cpu, sc) = (thread.state, thread.cpu, thread.sc);
+        let mut keep = None;
+        match state {
+            State::Waiting => self.cpus[cpu].timers.remove(&mut self.threads, id),
+            State::Calling { handler, .. } => {
+                if self.threads.get(handler).is_ok_and(|h| h.serving == Serving::Caller(id)) {
+                    keep = self.leave_handler(id, handler, sc);
+                } else {
+                    self.leave_queue(id, handler);
+                }
+            }
+            State::Ready | State::Blocked => {}
+        }
+        let adopted = self.threads.get_mut(id).ok().and_then(|t| t.adopted.take());
+        for sc in [sc, adopted].into_iter().flatten().filter(|sc| Some(*sc) != keep) {
+            self.free_sc(sc);
+        }
+    }
+
+    /// The caller dies while it is served: the handler finishes for nobody, on the caller's time
+    /// if it has none of its own.
+    fn leave_handler(
+        &mut self,
+        caller: Id<Thread>,
+        handler: Id<Thread>,
+        sc: Option<Id<Sc>>,
+    ) -> Option<Id<Sc>> {
+        let _ = caller;
+        let server = self.threads.get_mut(handler).ok()?;
+        server.serving = Serving::Lost;
+        if server.sc.is_some() {
+            self.wake(handler);
+            return None;
+        }
+        let sc = sc?;
+        server.adopted = Some(sc);
+        if let Ok(sc) = self.scs.get_mut(sc) {
+            sc.thread = handler;
+        }
+        Some(sc)
+    }
+
+    /// Gives up references that a thread held.
+    fn release_thread(&mut self, id: Id<Thread>, thread: &Thread) {
+        if let Some(portal) = thread.fault_portal {
+            self.release_portal(portal);
+        }
+        if let Body::Vcpu(part) = &thread.body {
+            for portal in part.portals.iter().flatten() {
+                self.release_portal(*portal);
+            }
+        }
+        if let Some(bound) = thread.notification
+            && let Ok(notification) = self.notifications.get_mut(bound)
+            && notification.bound == Some(id)
+        {
+            notification.bound = None;
+        }
+    }
+
+    /// Tells those who called a thread that it has gone.
+    fn answer_callers(&mut self, thread: &Thread, id: Id<Thread>) {
+        if let Serving::Caller(caller) = thread.serving {
+            self.answer_gone(caller);
+        }
+        let mut queued = thread.queue.map(|(first, _)| first);
+        while let Some(caller) = queued {
+            queued = self.threads.get_mut(caller).ok().and_then(|t| t.next.take());
+            self.answer_gone(caller);
+        }
+        let _ = id;
+    }
+
+    fn answer_gone(&mut self, caller: Id<Thread>) {
+        if let Ok(State::Calling { request, .. }) = self.threads.get(caller).map(|c| c.state) {
+            self.fail_request(caller, &request);
+        }
+    }
+
+    /// Reports the end of a thread through its fault portal.
+    fn report_end(&mut self, portal: Id<Portal>, words: Message) {
+        let Ok(portal) = self.portals.get(portal).copied() else { return };
+        let Ok(thread) = self.threads.get_mut(portal.handler) else { return };
+        if matches!(thread.state, State::Waiting) {
+            let cpu = thread.cpu;
+            self.cpus[cpu].timers.remove(&mut self.threads, portal.handler);
+            self.finish_wait(portal.handler, Event::ThreadEnd(portal.badge), Some(&words));
+        } else if thread.events.len() < MOST_EVENTS {
+            thread.events.push_back((portal.badge, words));
+        }
+    }
+
+    /// Frees a scheduling context.
+    pub fn free_sc(&mut self, id: Id<Sc>) {
+        let Ok(sc) = self.scs.get(id).copied() else { return };
+        if self.cpus[sc.cpu].sc == Some(id) {
+            self.cpus[sc.cpu].sc = None;
+        } else if sc.active {
+            self.cpus[sc.cpu].queue.remove(&mut self.scs, id);
+        }
+        self.scs.remove(id);
+        self.credit(sc.payer, crate::arena::Arena::<Sc>::COST);
+    }
+
+    /// Gives heap bytes back to a space, if it still exists.
+    pub fn credit(&mut self, space: Id<Space>, bytes: u64) {
+        match self.spaces.get_mut(space) {
+            Ok(space) => self.memory.credit(&mut space.quota, bytes),
+            Err(_) => self.memory.heap.credit(bytes),
+        }
+    }
+
+    /// One reference to a portal less.
+    pub fn release_portal(&mut self, id: Id<Portal>) {
+        let Ok(portal) = self.portals.get_mut(id) else { return };
+        portal.references -= 1;
+        if portal.references == 0 {
+            let payer = portal.payer;
+            self.portals.remove(id);
+            self.credit(payer, crate::arena::Arena::<Portal>::COST);
+        }
+    }
+
+    /// One reference to a notification less.
+    pub fn release_notification(&mut self, id: Id<Notification>) {
+        let Ok(notification) = self.notifications.get_mut(id) else { return };
+        notification.references -= 1;
+        if notification.references == 0 {
+            self.free_notification(id);
+        }
+    }
+
+    fn free_notification(&mut self, id: Id<Notification>) {
+        let Some(notification) = self.notifications.remove(id) else { return };
+        if let Some(thread) = notification.bound.and_then(|b| self.threads.get_mut(b).ok()) {
+            thread.notification = None;
+        }
+        for cpu in &mut self.cpus {
+            for irq in cpu.irqs.iter_mut().filter(|i| i.is_some_and(|i| i.notification == id)) {
+                *irq = None;
+            }
+        }
+        self.credit(notification.payer, crate::arena::Arena::<Notification>::COST);
+    }
+
+    /// Gives up what a capability refers to.
+    pub fn release_capability(&mut self, capability: &Capability) {
+        match capability {
+            Capability::Portal(id, _) => self.release_portal(*id),
+            Capability::Notification(id, _) => self.release_notification(*id),
+            _ => {}
+        }
+    }
+
+    /// Gives up what a region refers to. `space` is where the region was.
+    pub fn release_binding(&mut self, space: Id<Space>, binding: &Binding) {
+        if let Some(portal) = binding.portal {
+            self.release_portal(portal);
+        }
+        let Some(manager) = binding.manager else { return };
+        let Ok(space) = self.spaces.get_mut(space) else { return };
+        if let Some(at) = space.managers.iter().position(|(id, _)| *id == manager) {
+            space.managers[at].1 -= 1;
+            if space.managers[at].1 == 0 {
+                space.managers.swap_remove(at);
+            }
+        }
+    }
+
+    /// Ends a space: its threads, what it pays for, its mappings. Spaces that got their quota from
+    /// it go on; what they hold is its parent's from now on.
+    pub fn end_space(&mut self, id: Id<Space>) {
+        while let Some(thread) = self.threads.find(|t| t.space == id) {
+            self.end_thread(thread, Reason::Destroyed);
+        }
+        self.free_paid_by(id);
+        let Ok(space) = self.spaces.get_mut(id) else { return };
+        let table = core::mem::take(&mut space.table);
+        let regions = core::mem::take(&mut space.regions);
+        for capability in table.iter() {
+            self.release_capability(&capability);
+        }
+        for (_, binding) in regions.iter() {
+            if let Some(portal) = binding.portal {
+                self.release_portal(portal);
+            }
+        }
+        let Some(mut space) = self.spaces.remove(id) else { return };
+        let heir = space.parent;
+        let children: Vec<_> = self
+            .spaces
+            .iter()
+            .filter(|(_, s)| s.parent == Some(id))
+            .map(|(child, s)| (child, s.quota.limit))
+            .collect();
+        let mut lent = 0;
+        for (child, limit) in children {
+            lent += limit;
+            if let Ok(child) = self.spaces.get_mut(child) {
+                child.parent = heir;
+            }
+        }
+        tlb::retire(space.root(), 0);
+        let native = space.kind == SpaceKind::Native;
+        let mut frames = Charged { pool: &mut self.memory.frames, quota: &mut space.quota };
+        space.tables.clear(native, &mut frames);
+        // What is left in use is heap: the space itself, its tables of capabilities and regions.
+        self.memory.heap.credit(space.quota.used.saturating_sub(lent));
+        if let Some(heir) = heir.and_then(|h| self.spaces.get_mut(h).ok()) {
+            heir.quota.credit(space.quota.limit - lent);
+        }
+    }
+
+    /// Frees portals, notifications and scheduling contexts that a space pays for, whoever still
+    /// names them.
+    fn free_paid_by(&mut self, id: Id<Space>) {
+        while let Some(portal) = self.portals.find(|p| p.payer == id) {
+            self.portals.remove(portal);
+            self.credit(id, crate::arena::Arena::<Portal>::COST);
+        }
+        while let Some(notification) = self.notifications.find(|n| n.payer == id) {
+            self.free_notification(notification);
+        }
+        while let Some(sc) = self.scs.find(|s| s.payer == id) {
+            if let Ok(thread) = self.scs.get(sc).map(|s| s.thread)
+                && let Ok(thread) = self.threads.get_mut(thread)
+            {
+                thread.sc = thread.sc.filter(|s| *s != sc);
+                thread.adopted = thread.adopted.filter(|s| *s != sc);
+            }
+            self.free_sc(sc);
+        }
+    }
+
+    /// A request whose class nobody handles.
+    pub fn end_unhandled(&mut self, id: Id<Thread>, request: &Request) {
+        if let Request::Exit { class, .. } = request {
+            self.end_thread(id, Reason::Unhandled { class: *class as u64 });
+        }
+    }
+}

@@ -1,0 +1,304 @@
+//! Page faults: one lookup in the region map, then straight to the manager's portal.
+use crate::arena::Id;
+use crate::end::Reason;
+use crate::kernel::Kernel;
+use crate::machine::entry::fault_address;
+use crate::machine::{tlb, trace};
+use crate::memory::{Charged, MemoryRange};
+use crate::object::{Binding, Capability, Request, Space, State, Thread};
+use abi::trace::Kind;
+use abi::vcpu::ExitClass;
+use abi::{
+    Access, Error, FaultMessage, FaultReply, HostPhys, MemRights, Message, SpaceAddr, SpaceKind,
+};
+use regions::Range;
+
+/// Page fault.
+const PAGE_FAULT: u8 = 14;
+/// Error code: the access was a write.
+const ERROR_WRITE: u64 = 1 << 1;
+/// Error code: the access was an instruction fetch.
+const ERROR_FETCH: u64 = 1 << 4;
+
+/// Why a fault cannot be resolved.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Refusal {
+    NoRegion,
+    Rights,
+    Pinned,
+    Gone,
+    Cycle,
+    WrongCpu,
+}
+
+/// The right that an access needs.
+fn needed(access: Access) -> MemRights {
+    match access {
+        Access::Read => MemRights::READ,
+        Access::Write => MemRights::WRITE,
+        Access::Execute => MemRights::EXEC,
+    }
+}
+
+impl Kernel {
+    /// An exception in a program.
+    pub fn exception(&mut self, id: Id<Thread>, vector: u8) {
+        let Ok(thread) = self.threads.get_mut(id) else { return };
+        let ip = thread.ip();
+        let error = thread.frame().map_or(0, |f| f.error);
+        if vector != PAGE_FAULT {
+            return self.end_thread(id, Reason::Exception { vector, error });
+        }
+        let access = match (error & ERROR_WRITE != 0, error & ERROR_FETCH != 0) {
+            (true, _) => Access::Write,
+            (false, true) => Access::Execute,
+            (false, false) => Access::Read,
+        };
+        self.page_fault(id, fault_address(), access, ip);
+    }
+
+    /// A program's access to an address that is not mapped, or not with that right.
+    pub fn page_fault(&mut self, id: Id<Thread>, address: u64, access: Access, ip: u64) {
+        let at = SpaceAddr(address);
+        match self.route_fault(id, at, access) {
+            Ok(None) => {}
+            Ok(Some((binding, handler, badge))) => {
+                let request = Request::Fault { badge, address: at, access, ip, state: false };
+                self.send_fault(id, &binding, handler, request);
+            }
+            Err(refusal) => {
+                self.end_thread(id, refusal.reason(address, access));
+            }
+        }
+    }
+
+    /// A guest's access to an address that is not mapped, or not with that right.
+    pub fn nested_fault(&mut self, id: Id<Thread>, address: u64, access: Access) {
+        let at = SpaceAddr(address);
+        match self.route_fault(id, at, access) {
+            Ok(None) => {}
+            Ok(Some((binding, handler, badge))) => {
+                let ip = self.threads.get(id).map_or(0, Thread::ip);
+                let state = self.is_monitor(id, handler);
+                if state {
+                    self.store_state(id, Some((address, access)));
+                }
+                let request = Request::Fault { badge, address: at, access, ip, state };
+                self.send_fault(id, &binding, handler, request);
+            }
+            Err(_) => {
+                self.store_state(id, Some((address, access)));
+                self.send_exit(id, ExitClass::Error);
+            }
+        }
+    }
+
+    fn send_fault(
+        &mut self,
+        id: Id<Thread>,
+        binding: &Binding,
+        handler: Id<Thread>,
+        request: Request,
+    ) {
+        self.counters.faults += 1;
+        if let Request::Fault { address, .. } = request {
+            let cpu = crate::machine::cpu::id();
+            trace::record(cpu, Kind::Fault, id.index(), binding.tag, address.0);
+        }
+        self.send(id, handler, request);
+    }
+
+    /// Who resolves a fault: the handler of the region's manager, and its portal's badge. `None`
+    /// when the page is there already.
+    #[allow(clippy::type_complexity)]
+    fn route_fault(
+        &self,
+        id: Id<Thread>,
+        at: SpaceAddr,
+        access: Access,
+    ) -> Result<Option<(Binding, Id<Thread>, u64)>, Refusal> {
+        let thread = self.threads.get(id).map_err(|_| Refusal::Gone)?;
+        let space = self.spaces.get(thread.space).map_err(|_| Refusal::Gone)?;
+        let (_, binding) = space.regions.find(at).ok_or(Refusal::NoRegion)?;
+        if !binding.rights.contains(needed(access)) {
+            return Err(Refusal::Rights);
+        }
+        // Another processor may have mapped it meanwhile; a translation that allowed less was
+        // dropped by the fault itself.
+        if space.tables.walk(at.0).is_some_and(|leaf| leaf.rights.contains(needed(access))) {
+            return Ok(None);
+        }
+        let portal = binding.portal.ok_or(Refusal::Pinned)?;
+        let portal = self.portals.get(portal).map_err(|_| Refusal::Gone)?;
+        let handler = self.threads.get(portal.handler).map_err(|_| Refusal::Gone)?;
+        if handler.cpu != thread.cpu && handler.sc.is_none() {
+            return Err(Refusal::WrongCpu);
+        }
+        if self.would_deadlock(id, portal.handler) {
+            return Err(Refusal::Cycle);
+        }
+        Ok(Some((*binding, portal.handler, portal.badge)))
+    }
+
+    /// The words of a fault. The region is looked up when the manager takes the fault: it may have
+    /// changed since.
+    pub fn fault_message(
+        &self,
+        id: Id<Thread>,
+        address: SpaceAddr,
+        access: Access,
+        ip: u64,
+    ) -> FaultMessage {
+        let space = self.threads.get(id).and_then(|t| self.spaces.get(t.space));
+        let found = space.ok().and_then(|s| s.regions.find(address));
+        let Some((range, binding)) = found else {
+            return FaultMessage { tag: 0, offset: 0, access, ip, region_length: 0, page_hint: 12 };
+        };
+        FaultMessage {
+            tag: binding.tag,
+            offset: address.0 - range.base.0,
+            access,
+            ip,
+            region_length: range.length,
+            page_hint: u64::from(binding.hint),
+        }
+    }
+
+    /// Carries out what a manager answered. `manager` is the space of its handler.
+    pub fn fault_reply(
+        &mut self,
+        id: Id<Thread>,
+        manager: Id<Space>,
+        (address, state): (u64, bool),
+        status: u64,
+        words: &Message,
+    ) {
+        let result = match (status, FaultReply::decode(words)) {
+            (0, Some(reply)) => self.resolve(id, manager, address, reply),
+            (0, None) => Err(Error::BadArgument as u64),
+            (status, _) => Err(status),
+        };
+        let Ok(thread) = self.threads.get_mut(id) else { return };
+        match (result, thread.vcpu().is_some()) {
+            (Ok(resumed), _) => {
+                thread.state = State::Ready;
+                if state && resumed {
+                    self.load_state(id);
+                }
+            }
+            (Err(status), false) => self.end_thread(id, Reason::Refused { address, status }),
+            (Err(status), true) => {
+                crate::log!("nested fault at {address:#x} refused by its manager, status {status}");
+                thread.state = State::Ready;
+                self.store_state(id, Some((address, Access::Read)));
+                self.send_exit(id, ExitClass::Error);
+            }
+        }
+    }
+
+    /// Maps, or does nothing (and says so by `true`).
+    fn resolve(
+        &mut self,
+        id: Id<Thread>,
+        manager: Id<Space>,
+        address: u64,
+        reply: FaultReply,
+    ) -> Result<bool, u64> {
+        let FaultReply::Map { memory, memory_offset, region_offset, length, rights } = reply else {
+            return Ok(true);
+        };
+        let map = || -> Result<(), Error> {
+            let space = self.threads.get(id)?.space;
+            let memory = match self.spaces.get(manager)?.table.get(memory)? {
+                Capability::Memory(memory) => memory,
+                _ => return Err(Error::BadCapability),
+            };
+            let (range, binding) = self
+                .spaces
+                .get(space)?
+                .regions
+                .find(SpaceAddr(address))
+                .map(|(range, binding)| (range, *binding))
+                .ok_or(Error::NoRegion)?;
+            if binding.manager != Some(manager) {
+                return Err(Error::NoRegion);
+            }
+            let rights = rights & binding.rights & memory.rights;
+            let part = memory.part(memory_offset, length, rights)?;
+            let start = range.base.0.checked_add(region_offset).ok_or(Error::BadArgument)?;
+            let target = Range::new(start, length, u64::MAX)?;
+            if !range.covers(target) {
+                return Err(Error::BadArgument);
+            }
+            self.map_into(space, target, &part)
+        };
+        let mut map = map;
+        map().map(|()| false).map_err(|error| error as u64)
+    }
+
+    /// Maps memory into a range of a space that was checked to belong to whoever wants it.
+    pub fn map_into(
+        &mut self,
+        id: Id<Space>,
+        range: Range,
+        memory: &MemoryRange,
+    ) -> Result<(), Error> {
+        if memory.rights.contains(MemRights::DEVICE) && !self.forbidden.allows(memory) {
+            return Err(Error::NoRight);
+        }
+        let space = self.spaces.get_mut(id)?;
+        let mut rights = memory.rights | MemRights::READ;
+        if space.kind == SpaceKind::Native && rights.contains(MemRights::WRITE | MemRights::EXEC) {
+            rights.remove(MemRights::EXEC);
+        }
+        let mut frames = Charged { pool: &mut self.memory.frames, quota: &mut space.quota };
+        let to = HostPhys(memory.base.0);
+        let result = space.tables.map(range.base.0, to, range.length, rights, &mut frames);
+        match result {
+            Ok(false) => Ok(()),
+            Ok(true) => {
+                self.flush(id);
+                Ok(())
+            }
+            Err(_) => {
+                self.flush(id);
+                Err(Error::Quota)
+            }
+        }
+    }
+
+    /// Removes mappings from a space.
+    pub fn unmap_from(&mut self, id: Id<Space>, range: Range) -> Result<(), Error> {
+        let space = self.spaces.get_mut(id)?;
+        let mut frames = Charged { pool: &mut self.memory.frames, quota: &mut space.quota };
+        let result = space.tables.unmap(range.base.0, range.length, &mut frames);
+        if result != Ok(false) {
+            self.flush(id);
+        }
+        result.map(drop).map_err(|_| Error::Quota)
+    }
+
+    /// Drops stale translations of a space on all processors.
+    pub fn flush(&mut self, id: Id<Space>) {
+        let Ok(space) = self.spaces.get(id) else { return };
+        let (root, kind) = (space.root(), space.kind);
+        match kind {
+            SpaceKind::Native => tlb::shoot_down(root, 0),
+            SpaceKind::Guest => self.flush_guests(id),
+        }
+    }
+}
+
+impl Refusal {
+    fn reason(self, address: u64, access: Access) -> Reason {
+        let text = match self {
+            Refusal::NoRegion => "no region",
+            Refusal::Rights => "region without that right",
+            Refusal::Pinned => "pinned region, nothing mapped",
+            Refusal::Gone => "manager gone",
+            Refusal::Cycle => "manager waits for this thread",
+            Refusal::WrongCpu => "manager has no time on its own processor",
+        };
+        Reason::Fault { address, access, text }
+    }
+}

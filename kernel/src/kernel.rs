@@ -1,0 +1,267 @@
+//! The kernel's state, and the loop that each processor goes through: handle what happened,
+//! choose what runs next, run it.
+use crate::arena::{Arena, Id};
+use crate::calls;
+use crate::machine::apic::{self, DEVICE_VECTOR_END, FIRST_DEVICE_VECTOR, TIMER_VECTOR};
+use crate::machine::entry::{self, FrameHandle, Trap};
+use crate::machine::lock::SpinLock;
+use crate::machine::vcpu::{self, VcpuBox, VcpuHandle};
+use crate::machine::{cpu, svm, tlb, trace};
+use crate::memory::{Forbidden, KernelMemory};
+use crate::object::{Body, Irq, Notification, Portal, Sc, Space, Thread};
+use crate::queue::RunQueue;
+use crate::timers::Timers;
+use abi::HostPhys;
+use abi::trace::Kind;
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
+/// Interrupt vectors that devices can get on one processor.
+pub const DEVICE_VECTORS: usize = (DEVICE_VECTOR_END - FIRST_DEVICE_VECTOR) as usize;
+
+/// What the kernel knows about one processor.
+#[derive(Debug)]
+pub struct Cpu {
+    /// The thread that runs, or ran last.
+    pub current: Option<Id<Thread>>,
+    /// The scheduling context it runs on; never in the queue.
+    pub sc: Option<Id<Sc>>,
+    /// When the quantum of that ends.
+    pub slice_end: u64,
+    /// Everything else that could run.
+    pub queue: RunQueue,
+    /// Deadlines of waiting threads.
+    pub timers: Timers,
+    /// When the timer will fire; `u64::MAX` when it is off.
+    pub armed: u64,
+    /// Devices' interrupts.
+    pub irqs: Box<[Option<Irq>; DEVICE_VECTORS]>,
+    /// vCPUs that ended, to be freed by this processor.
+    pub graveyard: Vec<VcpuBox>,
+    /// The thread that entered the kernel last, for counting switches.
+    pub previous: Option<Id<Thread>>,
+}
+
+impl Cpu {
+    fn new() -> Self {
+        Self {
+            current: None,
+            sc: None,
+            slice_end: 0,
+            queue: RunQueue::new(),
+            timers: Timers::new(),
+            armed: u64::MAX,
+            irqs: Box::new([None; DEVICE_VECTORS]),
+            graveyard: Vec::new(),
+            previous: None,
+        }
+    }
+}
+
+/// Events since boot.
+#[derive(Debug, Default)]
+pub struct Counters {
+    /// Kernel entries.
+    pub entries: u64,
+    /// Thread switches.
+    pub thread_switches: u64,
+    /// Address-space switches.
+    pub space_switches: u64,
+    /// VM exits.
+    pub vm_exits: u64,
+    /// Page faults sent to managers.
+    pub faults: u64,
+}
+
+/// Everything that the kernel's lock protects.
+#[derive(Debug)]
+pub struct Kernel {
+    /// Spaces.
+    pub spaces: Arena<Space>,
+    /// Threads and vCPUs.
+    pub threads: Arena<Thread>,
+    /// Portals.
+    pub portals: Arena<Portal>,
+    /// Notifications.
+    pub notifications: Arena<Notification>,
+    /// Scheduling contexts.
+    pub scs: Arena<Sc>,
+    /// Processors.
+    pub cpus: Vec<Cpu>,
+    /// Kernel memory.
+    pub memory: KernelMemory,
+    /// What no device capability reaches.
+    pub forbidden: Forbidden,
+    /// Root of the kernel's own tables.
+    pub root: HostPhys,
+    /// Rate of the TSC.
+    pub tsc_khz: u64,
+    /// Events since boot.
+    pub counters: Counters,
+}
+
+/// The kernel's one lock, held by a processor from entry to exit.
+pub static KERNEL: SpinLock<Kernel> = SpinLock::new(Kernel::new());
+
+/// What a processor does outside the kernel.
+#[derive(Debug)]
+enum Next {
+    User(FrameHandle),
+    Guest(VcpuHandle),
+    Idle,
+}
+
+/// What brought a processor back.
+#[derive(Debug)]
+enum Happened {
+    Trap(Trap),
+    Exit(svm::RawExit),
+    Nothing,
+}
+
+impl Kernel {
+    const fn new() -> Self {
+        Self {
+            spaces: Arena::new(),
+            threads: Arena::new(),
+            portals: Arena::new(),
+            notifications: Arena::new(),
+            scs: Arena::new(),
+            cpus: Vec::new(),
+            memory: KernelMemory::new(),
+            forbidden: Forbidden::new(),
+            root: HostPhys(0),
+            tsc_khz: 0,
+            counters: Counters {
+                entries: 0,
+                thread_switches: 0,
+                space_switches: 0,
+                vm_exits: 0,
+                faults: 0,
+            },
+        }
+    }
+
+    /// Makes room for a processor.
+    pub fn add_cpu(&mut self) {
+        self.cpus.push(Cpu::new());
+    }
+
+    #[inline]
+    fn handle(&mut self, cpu: usize, happened: Happened) {
+        let Some(current) = self.cpus[cpu].current else { return self.take_interrupts(cpu) };
+        self.counters.entries += 1;
+        match happened {
+            Happened::Trap(Trap::Call) => calls::dispatch(self, cpu, current),
+            Happened::Trap(Trap::Exception(vector)) => {
+                trace::record(cpu, Kind::Enter, current.index(), u64::from(vector), 0);
+                self.exception(current, vector);
+            }
+            Happened::Trap(Trap::Interrupt(vector)) => {
+                trace::record(cpu, Kind::Enter, current.index(), u64::from(vector), 0);
+                self.interrupt(cpu, vector);
+            }
+            Happened::Exit(exit) => {
+                self.counters.vm_exits += 1;
+                self.vm_exit(cpu, current, exit);
+            }
+            Happened::Nothing => self.take_interrupts(cpu),
+        }
+    }
+
+    /// Handles interrupts that came while the processor idled or left a guest.
+    pub fn take_interrupts(&mut self, cpu: usize) {
+        while let Some(vector) = entry::take_pending() {
+            self.interrupt(cpu, vector);
+        }
+    }
+
+    fn interrupt(&mut self, cpu: usize, vector: u8) {
+        apic::end_of_interrupt();
+        match vector {
+            TIMER_VECTOR => self.timer(cpu),
+            FIRST_DEVICE_VECTOR..DEVICE_VECTOR_END => {
+                let index = usize::from(vector - FIRST_DEVICE_VECTOR);
+                if let Some(irq) = self.cpus[cpu].irqs[index] {
+                    let _ = self.signal(irq.notification, irq.bits);
+                }
+            }
+            // Waking up was all that the sender wanted.
+            _ => {}
+        }
+    }
+
+    /// Chooses what runs next and prepares the processor for it.
+    #[inline]
+    fn choose(&mut self, cpu: usize) -> Next {
+        loop {
+            if !self.cpus[cpu].graveyard.is_empty() {
+                self.bury(cpu);
+            }
+            let Some(id) = self.pick(cpu) else {
+                self.cpus[cpu].current = None;
+                self.arm_timer(cpu);
+                return Next::Idle;
+            };
+            self.cpus[cpu].current = Some(id);
+            if self.cpus[cpu].previous != Some(id) {
+                self.note_switch(cpu, id);
+            }
+            let Ok(thread) = self.threads.get(id) else { continue };
+            let next = match &thread.body {
+                Body::Native(frame) => {
+                    let frame = frame.handle();
+                    if let Ok(space) = self.spaces.get(thread.space)
+                        && tlb::switch_root(space.root())
+                    {
+                        self.counters.space_switches += 1;
+                    }
+                    Next::User(frame)
+                }
+                Body::Vcpu(part) if part.recall => {
+                    self.recall_now(id);
+                    continue;
+                }
+                Body::Vcpu(part) => Next::Guest(part.vcpu.handle()),
+            };
+            self.arm_timer(cpu);
+            trace::record(cpu, Kind::Leave, id.index(), 0, 0);
+            return next;
+        }
+    }
+
+    fn note_switch(&mut self, cpu: usize, id: Id<Thread>) {
+        let from = self.cpus[cpu].previous.replace(id);
+        self.counters.thread_switches += 1;
+        let from = from.map_or(u64::MAX, |f| u64::from(f.index()));
+        trace::record(cpu, Kind::Switch, id.index(), from, u64::from(id.index()));
+    }
+
+    /// Frees the vCPUs that ended.
+    fn bury(&mut self, cpu: usize) {
+        for vcpu in core::mem::take(&mut self.cpus[cpu].graveyard) {
+            vcpu.free(&mut self.memory.frames);
+        }
+    }
+}
+
+/// The life of a processor after boot.
+pub fn run() -> ! {
+    let cpu = cpu::id();
+    let mut happened = Happened::Nothing;
+    loop {
+        let next = {
+            let mut kernel = KERNEL.lock_with(tlb::flush_if_wanted);
+            kernel.handle(cpu, happened);
+            kernel.choose(cpu)
+        };
+        happened = match next {
+            Next::User(frame) => Happened::Trap(entry::run(frame)),
+            Next::Guest(guest) => Happened::Exit(vcpu::run(guest)),
+            Next::Idle => {
+                cpu::wait_for_interrupt();
+                Happened::Nothing
+            }
+        };
+    }
+}

@@ -1,0 +1,152 @@
+# Ways into and out of the kernel. The symbols F_* (offsets in Frame) and L_* (offsets in Local,
+# reached by GS) come from entry.rs.
+
+.text
+
+# fn enter_user(frame: *mut Frame) -> u64
+# Runs the frame's thread; returns the vector that brought it back, or 256 for SYSCALL.
+.balign 16
+enter_user:
+    push rbx
+    push rbp
+    push r12
+    push r13
+    push r14
+    push r15
+    mov gs:[{L_STACK}], rsp
+    mov gs:[{L_FRAME}], rdi
+    mov rsi, [rdi + 8]
+    mov rdx, [rdi + 16]
+    mov r10, [rdi + 24]
+    mov r8,  [rdi + 32]
+    mov r9,  [rdi + 40]
+    mov r12, [rdi + 48]
+    mov r13, [rdi + 56]
+    mov r14, [rdi + 64]
+    mov r15, [rdi + 72]
+    mov rax, [rdi + {F_RAX}]
+    mov rbx, [rdi + {F_RBX}]
+    mov rbp, [rdi + {F_RBP}]
+    cmp qword ptr [rdi + {F_FAST}], 0
+    je 2f
+    mov rcx, [rdi + {F_RIP}]
+    mov r11, [rdi + {F_RFLAGS}]
+    mov rsp, [rdi + {F_RSP}]
+    mov rdi, [rdi]
+    swapgs
+    sysretq
+2:  mov rcx, [rdi + {F_RCX}]
+    mov r11, [rdi + {F_R11}]
+    lea rsp, [rdi + {F_RIP}]
+    mov rdi, [rdi]
+    swapgs
+    iretq
+
+# SYSCALL: rcx = rip, r11 = rflags; interrupts are off by SFMASK.
+.balign 16
+syscall_entry:
+    swapgs
+    mov gs:[{L_SCRATCH}], rsp
+    mov rsp, gs:[{L_FRAME}]
+    mov [rsp], rdi
+    mov [rsp + 8], rsi
+    mov [rsp + 16], rdx
+    mov [rsp + 24], r10
+    mov [rsp + 32], r8
+    mov [rsp + 40], r9
+    mov [rsp + 48], r12
+    mov [rsp + 56], r13
+    mov [rsp + 64], r14
+    mov [rsp + 72], r15
+    mov [rsp + {F_RAX}], rax
+    mov [rsp + {F_RBX}], rbx
+    mov [rsp + {F_RBP}], rbp
+    mov [rsp + {F_RIP}], rcx
+    mov [rsp + {F_RFLAGS}], r11
+    mov rax, gs:[{L_SCRATCH}]
+    mov [rsp + {F_RSP}], rax
+    mov qword ptr [rsp + {F_FAST}], 1
+    mov eax, 256
+back_in_kernel:
+    mov rsp, gs:[{L_STACK}]
+    pop r15
+    pop r14
+    pop r13
+    pop r12
+    pop rbp
+    pop rbx
+    ret
+
+# Interrupts and exceptions: on the stack are vector, error code, rip, cs, rflags, rsp, ss.
+.balign 16
+trap_common:
+    cld
+    test byte ptr [rsp + 24], 3
+    jz trap_in_kernel
+    swapgs
+    mov gs:[{L_SCRATCH}], rdi
+    mov rdi, gs:[{L_FRAME}]
+    mov [rdi + 8], rsi
+    mov [rdi + 16], rdx
+    mov [rdi + 24], r10
+    mov [rdi + 32], r8
+    mov [rdi + 40], r9
+    mov [rdi + 48], r12
+    mov [rdi + 56], r13
+    mov [rdi + 64], r14
+    mov [rdi + 72], r15
+    mov [rdi + {F_RAX}], rax
+    mov [rdi + {F_RCX}], rcx
+    mov [rdi + {F_R11}], r11
+    mov [rdi + {F_RBX}], rbx
+    mov [rdi + {F_RBP}], rbp
+    mov rax, gs:[{L_SCRATCH}]
+    mov [rdi], rax
+    pop rax
+    pop qword ptr [rdi + {F_ERROR}]
+    pop qword ptr [rdi + {F_RIP}]
+    pop qword ptr [rdi + {F_CS}]
+    pop qword ptr [rdi + {F_RFLAGS}]
+    pop qword ptr [rdi + {F_RSP}]
+    pop qword ptr [rdi + {F_SS}]
+    mov qword ptr [rdi + {F_FAST}], 0
+    jmp back_in_kernel
+
+# The kernel lets interrupts in only while it idles or has just left a guest: note the vector.
+trap_in_kernel:
+    cmp qword ptr [rsp], 32
+    jb 3f
+    push rax
+    mov rax, [rsp + 8]
+    lock bts qword ptr gs:[{L_PENDING}], rax
+    pop rax
+    add rsp, 16
+    iretq
+3:  mov rdi, [rsp]
+    mov rsi, [rsp + 8]
+    mov rdx, [rsp + 16]
+    mov rcx, [rsp + 40]
+    and rsp, -16
+    call kernel_exception
+    ud2
+
+# A non-maskable interrupt is how a panicking processor stops the others.
+.balign 16
+stop_entry:
+    cli
+    hlt
+    jmp stop_entry
+
+# One entry of 16 bytes per vector.
+.balign 16
+vector_entries:
+.irp high, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+.irp low, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
+    .balign 16
+    .if (\high * 16 + \low != 8) && (\high * 16 + \low < 10 || \high * 16 + \low > 14) && (\high * 16 + \low != 17) && (\high * 16 + \low != 21) && (\high * 16 + \low != 29) && (\high * 16 + \low != 30)
+    push 0
+    .endif
+    push \high * 16 + \low
+    jmp trap_common
+.endr
+.endr

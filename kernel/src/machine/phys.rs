@@ -1,0 +1,96 @@
+//! Physical memory through the direct map: the only way in which the kernel touches memory that
+//! is not its own (page tables, user pages, state pages, boot structures).
+//!
+//! All copies are volatile or by `rep movs`; no reference into such memory is ever made.
+use abi::HostPhys;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+/// Where physical address zero is mapped.
+pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
+/// `virtual - physical` of the kernel's image.
+pub const IMAGE_OFFSET: u64 = 0xffff_ffff_8000_0000;
+
+/// End of the direct map. The boot page tables cover 4 GiB.
+static LIMIT: AtomicU64 = AtomicU64::new(4 << 30);
+
+/// Tells how far the direct map reaches.
+pub fn set_limit(end: u64) {
+    LIMIT.store(end, Ordering::Relaxed);
+}
+
+/// The address of a physical range in the direct map.
+///
+/// # Panics
+/// Where the direct map does not cover it: callers hold ranges that were checked at boot.
+pub(super) fn pointer(at: HostPhys, length: u64) -> *mut u8 {
+    let end = at.0.checked_add(length);
+    assert!(end.is_some_and(|e| e <= LIMIT.load(Ordering::Relaxed)), "physical {at:#x}");
+    (DIRECT_MAP + at.0) as *mut u8
+}
+
+/// Physical address of something in the kernel's image.
+pub fn of_image<T>(object: *const T) -> HostPhys {
+    HostPhys((object.addr() as u64).wrapping_sub(IMAGE_OFFSET))
+}
+
+/// One byte.
+pub fn read8(at: HostPhys) -> u8 {
+    // SAFETY: the direct map covers the byte; any value is valid.
+    unsafe { pointer(at, 1).read_volatile() }
+}
+
+/// Eight bytes at any alignment.
+pub fn read64(at: HostPhys) -> u64 {
+    // SAFETY: the direct map covers the bytes; any value is valid.
+    unsafe { pointer(at, 8).cast::<u64>().read_unaligned() }
+}
+
+/// Writes eight bytes at any alignment. For memory that holds no kernel object.
+pub fn write64(at: HostPhys, value: u64) {
+    // SAFETY: the direct map covers the bytes, and the caller names memory outside the kernel.
+    unsafe { pointer(at, 8).cast::<u64>().write_unaligned(value) };
+}
+
+/// Copies out of physical memory.
+pub fn copy_out(from: HostPhys, to: &mut [u8]) {
+    let source = pointer(from, to.len() as u64);
+    // SAFETY: the direct map covers the source, the slice is the kernel's own.
+    unsafe { core::ptr::copy(source, to.as_mut_ptr(), to.len()) };
+}
+
+/// Copies into physical memory outside the kernel.
+pub fn copy_in(to: HostPhys, from: &[u8]) {
+    let target = pointer(to, from.len() as u64);
+    // SAFETY: the direct map covers the target, which holds no kernel object.
+    unsafe { core::ptr::copy(from.as_ptr(), target, from.len()) };
+}
+
+/// Copies between physical ranges outside the kernel.
+pub fn copy(from: HostPhys, to: HostPhys, length: u64) {
+    let (source, target) = (pointer(from, length), pointer(to, length));
+    // SAFETY: the direct map covers both; `copy` allows overlap.
+    unsafe { core::ptr::copy(source, target, length as usize) };
+}
+
+/// Fills a physical range outside the kernel with zeros.
+pub fn zero(at: HostPhys, length: u64) {
+    let target = pointer(at, length);
+    // SAFETY: the direct map covers the range, which holds no kernel object.
+    unsafe { core::ptr::write_bytes(target, 0, length as usize) };
+}
+
+/// Copies a vCPU's state out of its state page, once.
+pub fn read_state(page: HostPhys) -> abi::vcpu::VcpuState {
+    let source = pointer(page, size_of::<abi::vcpu::VcpuState>() as u64);
+    // SAFETY: the direct map covers the page; it consists of integers, so that any bytes are a
+    // value; another processor may write meanwhile, hence volatile.
+    unsafe { source.cast::<abi::vcpu::VcpuState>().read_volatile() }
+}
+
+/// Changes a vCPU's state page in place.
+pub fn update_state(page: HostPhys, change: impl FnOnce(&mut abi::vcpu::VcpuState)) {
+    let target = pointer(page, size_of::<abi::vcpu::VcpuState>() as u64);
+    // SAFETY: as in `read_state`; the page belongs to a memory capability, not to the kernel.
+    // Callers only write. A program that writes at the same time spoils its own data.
+    change(unsafe { &mut *target.cast::<abi::vcpu::VcpuState>() });
+}

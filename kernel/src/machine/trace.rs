@@ -1,0 +1,62 @@
+//! Per-processor trace rings (layout: `abi::trace`), in memory that the root program can map.
+use super::{cpu, phys};
+use abi::HostPhys;
+use abi::trace::{Kind, Record};
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+/// Bytes of one processor's ring. Its first record is a header: `tsc` counts the records written
+/// so far; record `n` is at index `1 + n % (RECORDS - 1)`.
+pub const RING: u64 = 64 << 10;
+const RECORDS: u64 = RING / size_of::<Record>() as u64;
+
+static BASE: AtomicU64 = AtomicU64::new(0);
+static MASKS: [AtomicU32; cpu::MAX_CPUS] = [const { AtomicU32::new(0) }; cpu::MAX_CPUS];
+static WRITTEN: [AtomicU64; cpu::MAX_CPUS] = [const { AtomicU64::new(0) }; cpu::MAX_CPUS];
+
+/// Names the rings' memory: [`RING`] bytes per processor, zeroed.
+pub fn init(base: HostPhys) {
+    BASE.store(base.0, Ordering::Relaxed);
+}
+
+/// Sets a processor's mask.
+pub fn set_mask(cpu: usize, mask: u64) {
+    MASKS[cpu].store(mask as u32, Ordering::Relaxed);
+}
+
+/// Writes a record when its kind is on.
+#[inline]
+pub fn record(cpu: usize, kind: Kind, thread: u32, a: u64, b: u64) {
+    if MASKS[cpu].load(Ordering::Relaxed) & 1 << kind as u32 != 0 {
+        write(cpu, Record { tsc: cpu::ticks(), kind: kind as u16, cpu: cpu as u16, thread, a, b });
+    }
+}
+
+fn slot(cpu: usize, index: u64) -> HostPhys {
+    let offset = cpu as u64 * RING + index * size_of::<Record>() as u64;
+    HostPhys(BASE.load(Ordering::Relaxed) + offset)
+}
+
+#[cold]
+fn write(cpu: usize, record: Record) {
+    let number = WRITTEN[cpu].load(Ordering::Relaxed);
+    store(slot(cpu, 1 + number % (RECORDS - 1)), record);
+    WRITTEN[cpu].store(number + 1, Ordering::Relaxed);
+    phys::write64(slot(cpu, 0), number + 1);
+}
+
+fn store(at: HostPhys, record: Record) {
+    let target = phys::pointer(at, size_of::<Record>() as u64).cast::<Record>();
+    // SAFETY: inside the rings' memory, which holds nothing else; only this processor writes its
+    // ring.
+    unsafe { target.write_volatile(record) };
+}
+
+/// Calls `show` with a processor's last records, oldest first.
+pub fn last(cpu: usize, most: u64, mut show: impl FnMut(&Record)) {
+    let written = WRITTEN[cpu].load(Ordering::Relaxed);
+    for number in written.saturating_sub(most.min(RECORDS - 1))..written {
+        let at = phys::pointer(slot(cpu, 1 + number % (RECORDS - 1)), 32).cast::<Record>();
+        // SAFETY: inside the rings' memory; a record consists of integers.
+        show(&unsafe { at.read_volatile() });
+    }
+}
