@@ -89,7 +89,10 @@ fn main(_thread: u64) -> ! {
         next = match next {
             Ok((Event::Fault(_), words)) => {
                 let fault = FaultMessage::decode(&words);
-                match state.lock().serve(&fault, Selector(pool)) {
+                // In a statement of its own, so that the lock is free again before the reply:
+                // replying waits for the next fault.
+                let answer = state.lock().serve(&fault, Selector(pool));
+                match answer {
                     Ok(reply) => sys::reply_wait(0, reply.encode(), NO_DEADLINE),
                     Err(error) => {
                         log!("anon: fault refused: {fault:?}: {}", error.text());
