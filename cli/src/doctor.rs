@@ -1,7 +1,7 @@
 //! `trapline doctor`: what this machine offers, and what to do about what is missing.
 use crate::command::{find, output, tool};
 use crate::launch::MEMORY;
-use crate::machine::qemu::{QEMU, has_nested_svm};
+use crate::machine::qemu::{self, has_nested_svm};
 use crate::parts::{Repository, has_cargo};
 use std::path::Path;
 
@@ -52,7 +52,7 @@ pub fn doctor() -> u8 {
 }
 
 fn emulator() -> Finding {
-    let version = output(tool(QEMU).arg("--version"));
+    let version = output(tool(&qemu::program()).arg("--version"));
     match version {
         Ok(text) => {
             let text = String::from_utf8_lossy(&text);

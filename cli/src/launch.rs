@@ -1,7 +1,7 @@
 //! From options to a running machine.
 use crate::cache::{Cache, Key};
 use crate::image::{self, initramfs};
-use crate::machine::qemu::{Forward, Kind, QEMU, Setup};
+use crate::machine::qemu::{self, Forward, Kind, Setup};
 use crate::machine::{Machine, Observer, Vm};
 use crate::parts::Repository;
 use crate::progress::Progress;
@@ -101,9 +101,10 @@ pub fn prepare_for(
 }
 
 fn need_tools() -> Result<()> {
-    match command::find(QEMU) {
+    let program = qemu::program();
+    match command::find(&program) {
         Some(_) => Ok(()),
-        None => bail!("{QEMU} is missing; install the Debian package qemu-system-x86"),
+        None => bail!("{program} is missing; install the Debian package qemu-system-x86"),
     }
 }
 

@@ -60,7 +60,10 @@ fn find(folder: &Path) -> Result<Kernel> {
 
 /// Checks the magic numbers of the Linux boot protocol (Documentation/arch/x86/boot.rst), so that
 /// a damaged file is named before anything starts.
-fn check_image(path: &Path) -> Result<()> {
+///
+/// # Errors
+/// What is wrong with the file.
+pub fn check_image(path: &Path) -> Result<()> {
     let bytes =
         fs::read(path).with_context(|| format!("can't read kernel image {}", path.display()))?;
     let signature = bytes.get(0x1fe..0x200) == Some(&[0x55, 0xaa]);

@@ -1,5 +1,6 @@
 //! The running machine: QEMU, the link into it, commands inside its virtual machines.
 pub mod board;
+pub mod kernel_test;
 pub mod qemu;
 pub mod session;
 pub mod transport;
@@ -58,8 +59,12 @@ pub enum Note {
 /// Takes what there is to show.
 pub type Observer = Arc<dyn Fn(Note) + Send + Sync>;
 
-/// How long the parts of the machine get to come up.
-pub const BOOT_LIMIT: Duration = Duration::from_secs(120);
+/// How long the parts of the machine get to come up: `$TRAPLINE_BOOT_LIMIT` seconds, or 120.
+#[must_use]
+pub fn boot_limit() -> Duration {
+    let seconds = std::env::var("TRAPLINE_BOOT_LIMIT").ok().and_then(|text| text.parse().ok());
+    Duration::from_secs(seconds.unwrap_or(120))
+}
 
 /// A machine that runs; it ends with the value.
 pub struct Machine {
@@ -107,7 +112,7 @@ impl Machine {
     /// # Errors
     /// The machine or the VM fails, or too much time passes.
     pub fn wait_ready(&self, vm: Vm) -> Result<()> {
-        self.wait(BOOT_LIMIT, &format!("the {} VM did not boot", vm.name()), Some(vm), |state| {
+        self.wait(boot_limit(), &format!("the {} VM did not boot", vm.name()), Some(vm), |state| {
             state.vm(vm).ready.then_some(())
         })
     }
@@ -118,7 +123,7 @@ impl Machine {
     /// As for [`Machine::wait_ready`].
     pub fn wait_service(&self) -> Result<()> {
         let what = "the service VM has no dispatcher";
-        self.wait(BOOT_LIMIT, what, Some(Vm::Service), |state| state.service.then_some(()))
+        self.wait(boot_limit(), what, Some(Vm::Service), |state| state.service.then_some(()))
     }
 
     fn wait<T>(

@@ -9,6 +9,12 @@ use std::process::{Command, Stdio};
 /// The emulator.
 pub const QEMU: &str = "qemu-system-x86_64";
 
+/// The emulator that is used: `$TRAPLINE_QEMU`, or [`QEMU`].
+#[must_use]
+pub fn program() -> String {
+    std::env::var("TRAPLINE_QEMU").unwrap_or_else(|_| QEMU.to_owned())
+}
+
 /// Features of the EPYC model that QEMU's emulation lacks; naming them avoids its warnings.
 const NOT_EMULATED: &[&str] = &[
     "rdseed",
@@ -105,16 +111,7 @@ impl Setup {
     /// # Errors
     /// A log can't be made.
     pub fn command(&self, sockets: &Path, logs: &Path) -> Result<Command> {
-        let mut command = supervise::child(QEMU);
-        command.args(accelerator(self.svm_needed()));
-        command.args(["-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot"]);
-        command.args(["-name", "trapline", "-smp", "2"]);
-        let hotplug = if self.svm_needed() { "" } else { ",maxmem=8G" };
-        command.args(["-m", &format!("{}M{hotplug}", self.memory >> 20)]);
-        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
-        command.args(["-append", &self.command_line]);
-        command.arg("-serial").arg(option("file:", &logs.join("kernel.log")));
-        command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+        let mut command = self.bare_command(logs)?;
         command.args(["-device", "virtio-serial-pci,disable-legacy=on"]);
         for (number, _) in self.streams().iter().enumerate() {
             let path = transport_path(sockets, number);
@@ -126,6 +123,24 @@ impl Setup {
         if let Kind::PlainLinux { root } = &self.kind {
             plain_devices(&mut command, root)?;
         }
+        Ok(command)
+    }
+
+    /// The command without virtio devices.
+    ///
+    /// # Errors
+    /// A log can't be made.
+    pub fn bare_command(&self, logs: &Path) -> Result<Command> {
+        let mut command = supervise::child(&program());
+        command.args(accelerator(self.svm_needed()));
+        command.args(["-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot"]);
+        command.args(["-name", "trapline", "-smp", "2"]);
+        let hotplug = if self.svm_needed() { "" } else { ",maxmem=8G" };
+        command.args(["-m", &format!("{}M{hotplug}", self.memory >> 20)]);
+        command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);
+        command.args(["-append", &self.command_line]);
+        command.arg("-serial").arg(option("file:", &logs.join("kernel.log")));
+        command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
         let log = std::fs::File::create(logs.join("qemu.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)

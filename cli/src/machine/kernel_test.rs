@@ -1,0 +1,79 @@
+//! Runs the kernel with a test program as its root program, until it shuts the machine down.
+use super::qemu;
+use crate::cache::Cache;
+use crate::parts::Repository;
+use crate::supervise;
+use anyhow::{Context, Result};
+use std::fs::File;
+use std::io::{BufReader, BufWriter, Write};
+use std::time::{Duration, Instant};
+
+/// How long the tests get.
+const LIMIT: Duration = Duration::from_secs(300);
+
+/// What came out.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// The kernel's log.
+    pub log: String,
+    /// Whether the program shut the machine down with code 0.
+    pub passed: bool,
+    /// If not, what happened.
+    pub why: String,
+}
+
+/// Runs `native-tests`.
+///
+/// # Errors
+/// It could not be started.
+pub fn run(cache: &Cache, repository: &Repository) -> Result<Report> {
+    let folder = cache.scratch("kernel-test")?;
+    let archive_path = folder.path().join("archive");
+    let program = repository.native_program("native-tests");
+    let file = File::open(&program).with_context(|| format!("no {}", program.display()))?;
+    let input = archive::Input {
+        name: "root".into(),
+        length: file.metadata()?.len(),
+        large: false,
+        from: Box::new(BufReader::new(file)),
+    };
+    let mut out = BufWriter::new(File::create(&archive_path)?);
+    archive::write(vec![input], &mut out)?;
+    out.flush()?;
+
+    let setup = qemu::Setup {
+        kind: qemu::Kind::Trapline,
+        kernel: repository.kernel(),
+        initrd: archive_path,
+        command_line: String::new(),
+        memory: 512 << 20,
+        forwards: Vec::new(),
+    };
+    let mut command = setup.bare_command(folder.path())?;
+    let mut child = command.spawn().context("can't run QEMU")?;
+    let end = Instant::now() + LIMIT;
+    let status = loop {
+        if let Some(status) = child.try_wait()? {
+            break Some(status);
+        }
+        if Instant::now() > end || supervise::interrupted().is_some() {
+            child.kill()?;
+            child.wait()?;
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    supervise::check()?;
+    let log = std::fs::read(folder.path().join("kernel.log")).unwrap_or_default();
+    let why = match status.map(|status| status.code()) {
+        None => format!("the tests did not end within {} s", LIMIT.as_secs()),
+        // QEMU's debug exit: twice the code, plus one.
+        Some(Some(code)) if code & 1 == 1 && code > 1 => {
+            format!("the machine was shut down with code {}", code >> 1)
+        }
+        Some(Some(0)) => "the machine was reset".into(),
+        Some(code) => format!("QEMU ended with {code:?}"),
+    };
+    let passed = status.is_some_and(|status| status.code() == Some(1));
+    Ok(Report { log: String::from_utf8_lossy(&log).into_owned(), passed, why })
+}

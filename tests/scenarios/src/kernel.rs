@@ -1,0 +1,16 @@
+//! The kernel's own tests: a user program that also does what is illegal, on the bare machine.
+use anyhow::{Context, Result, ensure};
+use std::process::Command;
+use trapline::cache::Cache;
+use trapline::machine::kernel_test;
+
+/// The scenario.
+pub fn run() -> Result<()> {
+    let repository = trapline::parts::Repository::find()?;
+    repository.build(false, &trapline::progress::Progress::new(false))?;
+    let report = kernel_test::run(&Cache::open()?, &repository)?;
+    println!("{}", report.log.trim_end());
+    ensure!(report.passed, "{}", report.why);
+    let _ = Command::new("true").status().context("processes can be started")?;
+    Ok(())
+}

@@ -1,0 +1,70 @@
+//! Whole scenarios: what is booted, what is run, and what must come out. One file each.
+//!
+//! `cargo run -p scenarios -- [FILTER] [--include-ignored]`; see `./trapline test`.
+#![forbid(unsafe_code)]
+
+mod bad_input;
+mod demo;
+mod doctor;
+mod four_at_once;
+mod guest_panics;
+mod interrupted;
+mod kernel;
+mod killed_delegate;
+mod killed_dispatcher;
+mod killed_service_vm;
+mod listening;
+mod programs;
+mod rig;
+mod soak;
+mod status;
+mod untrusted;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+
+/// A scenario: name, and what it does.
+type Scenario = (&'static str, fn() -> anyhow::Result<()>);
+
+/// All that end within a minute or two.
+const SCENARIOS: &[Scenario] = &[
+    ("kernel", kernel::run),
+    ("bad_input_unknown_package", bad_input::unknown_package),
+    ("bad_input_unknown_program", bad_input::unknown_program),
+    ("bad_input_port_in_use", bad_input::port_in_use),
+    ("bad_input_memory", bad_input::memory),
+    ("bad_input_missing_qemu", bad_input::missing_qemu),
+    ("bad_input_malformed_description", bad_input::malformed_description),
+    ("bad_input_damaged_archive", bad_input::damaged_archive),
+    ("bad_input_never_boots", bad_input::never_boots),
+    ("doctor", doctor::run),
+    ("demo", demo::run),
+    ("untrusted_is_refused", untrusted::run),
+    ("four_at_once", four_at_once::run),
+    ("server_reached_from_the_host", listening::run),
+    ("programs", programs::run),
+    ("status_and_streams", status::run),
+    ("killed_delegate", killed_delegate::run),
+    ("killed_dispatcher", killed_dispatcher::run),
+    ("killed_service_vm", killed_service_vm::run),
+    ("guest_panics", guest_panics::run),
+    ("nothing_is_left", interrupted::run),
+];
+
+/// Those that take long; only with `--include-ignored`.
+const LONG: &[Scenario] = &[("soak", soak::run)];
+
+fn main() -> std::process::ExitCode {
+    let mut arguments = Arguments::from_args();
+    // Two processors carry one machine at a time.
+    arguments.test_threads.get_or_insert(1);
+    let trial = |(name, body): &Scenario| {
+        let body = *body;
+        Trial::test(*name, move || body().map_err(|error| Failed::from(format!("{error:#}"))))
+    };
+    let trials = SCENARIOS
+        .iter()
+        .map(trial)
+        .chain(LONG.iter().map(|scenario| trial(scenario).with_ignored_flag(true)))
+        .collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
+}
