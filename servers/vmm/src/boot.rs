@@ -9,7 +9,7 @@ pub const EPOCH: u64 = 1_767_225_600;
 
 /// What every guest is told: kernel messages go to the serial port until `hvc0` is there, and a
 /// kernel that panics resets its machine, which ends it.
-const COMMAND_LINE: &str = "console=ttyS0 console=hvc0 quiet panic=-1";
+const COMMAND_LINE: &str = "console=ttyS0 console=hvc0 quiet panic=-1 reboot=acpi";
 
 /// Lays kernel and initial RAM disk out in guest RAM.
 pub fn load(role: &str, ram: &Shared) -> Result<Loaded, String> {

@@ -41,6 +41,8 @@ pub struct Monitor {
     window: bool,
     ended: bool,
     verbose: bool,
+    /// The serial port's output goes to the log too.
+    log_serial: bool,
     counts: [u64; EXIT_CLASSES],
 }
 
@@ -78,6 +80,7 @@ impl Monitor {
             window: false,
             ended: false,
             verbose: config.parameter("verbose").is_some(),
+            log_serial: config.parameter("serial") == Some("log"),
             counts: [0; EXIT_CLASSES],
         };
         match boot::load(&monitor.role, &ram) {
@@ -176,6 +179,9 @@ impl Monitor {
     /// Hands the serial port's output on.
     pub fn flush_serial(&mut self, all: bool) {
         if let Some(bytes) = self.serial.take(all) {
+            if self.log_serial {
+                log!("{} VM> {}", self.role, String::from_utf8_lossy(&bytes).trim_end());
+            }
             self.devices.serial_output(&bytes);
         }
     }

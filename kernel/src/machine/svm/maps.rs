@@ -1,4 +1,5 @@
 //! Permission maps (AMD APM volume 2, sections 15.10 and 15.11): constants, one copy for all.
+use super::super::phys;
 use abi::HostPhys;
 
 /// Every port is intercepted; 64 Ki bits and the three that a wide access at the end reaches.
@@ -52,18 +53,10 @@ pub fn is_syscall_msr(number: u32) -> bool {
 
 /// The I/O permission map.
 pub fn io() -> HostPhys {
-    physical((&raw const IO).addr())
+    phys::of_image(&raw const IO)
 }
 
 /// The MSR permission map.
 pub fn msr(intercept_syscall: bool) -> HostPhys {
-    let map = if intercept_syscall { &raw const MSR_WITH_SYSCALL } else { &raw const MSR };
-    physical(map.addr())
-}
-
-/// Where the kernel's image is mapped: `virtual - physical` (link script).
-const IMAGE_OFFSET: u64 = 0xffff_ffff_8000_0000;
-
-fn physical(address: usize) -> HostPhys {
-    HostPhys((address as u64).wrapping_sub(IMAGE_OFFSET))
+    phys::of_image(if intercept_syscall { &raw const MSR_WITH_SYSCALL } else { &raw const MSR })
 }

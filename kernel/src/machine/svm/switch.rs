@@ -197,17 +197,24 @@ pub fn reset_context(page: Page) {
     }
 }
 
+/// CR0.EM and CR0.TS, which keep native programs from using the FPU.
+const CR0_NO_FPU: i32 = 0xc;
+/// CR4.OSFXSR, without which FXSAVE leaves out the SSE registers.
+const CR4_OSFXSR: i32 = 1 << 9;
+
 /// Saves FPU and DR0–DR3 into `old`, if any, and loads them from `new`.
 ///
 /// # Safety
 /// Both are context pages of vCPUs.
 pub unsafe fn exchange_context(old: Option<NonNull<u8>>, new: NonNull<u8>) {
-    let cr0: u64;
+    let (cr0, cr4): (u64, u64);
     // SAFETY: the kernel and its programs use neither the FPU nor DR0–DR3; DR7 of the host stays
-    // clear. CR0.EM and CR0.TS are put back, so that native programs still cannot use the FPU.
+    // clear. CR0 and CR4 are put back, so that native programs still cannot use the FPU.
     unsafe {
-        asm!("mov {cr0}, cr0", "mov {t}, {cr0}", "and {t}, {mask}", "mov cr0, {t}",
-             cr0 = out(reg) cr0, t = out(reg) _, mask = const !0xc_i32, options(nostack));
+        asm!("mov {cr0}, cr0", "mov {t}, {cr0}", "and {t}, {not}", "mov cr0, {t}",
+             cr0 = out(reg) cr0, t = out(reg) _, not = const !CR0_NO_FPU, options(nostack));
+        asm!("mov {cr4}, cr4", "mov {t}, {cr4}", "or {t}, {bit}", "mov cr4, {t}",
+             cr4 = out(reg) cr4, t = out(reg) _, bit = const CR4_OSFXSR, options(nostack));
         if let Some(old) = old {
             asm!("fxsave64 [{0}]", in(reg) old.as_ptr(), options(nostack));
             let dr = old.add(DEBUG_REGISTERS).cast::<u64>();
@@ -220,6 +227,6 @@ pub unsafe fn exchange_context(old: Option<NonNull<u8>>, new: NonNull<u8>) {
         asm!("mov {t}, [{p}]", "mov dr0, {t}", "mov {t}, [{p} + 8]", "mov dr1, {t}",
              "mov {t}, [{p} + 16]", "mov dr2, {t}", "mov {t}, [{p} + 24]", "mov dr3, {t}",
              p = in(reg) dr.as_ptr(), t = out(reg) _, options(nostack));
-        asm!("mov cr0, {0}", in(reg) cr0, options(nostack));
+        asm!("mov cr4, {0}", "mov cr0, {1}", in(reg) cr4, in(reg) cr0, options(nostack));
     }
 }
