@@ -213,8 +213,9 @@ fn command_line(options: &Options, trusted: &[String]) -> Result<String> {
 /// # Errors
 /// A file that can't be read, or a description with a mistake.
 pub fn archive(cache: &Cache, images: &Images) -> Result<PathBuf> {
-    let description = system::encode(&images.repository.description("trapline")?);
-    let native = images.repository.native();
+    let description = images.repository.description("trapline")?;
+    let native = images.repository.native(&description);
+    let description = system::encode(&description);
     let mut key = Key::new("archive", 1);
     key.bytes(&description);
     for (name, path) in &native {

@@ -14,9 +14,6 @@ pub struct Repository {
     root: PathBuf,
 }
 
-/// Native programs of the boot archive; `root` comes first, the kernel starts it.
-const NATIVE: &[&str] = &["root", "anon", "image", "link", "net", "relay", "vmm"];
-
 /// Guest programs besides init: name in the initramfs, and name of the executable.
 const GUEST: &[(&str, &str)] =
     &[("launcher", "trapline-launcher"), ("delegate", "trapline-delegate")];
@@ -91,10 +88,17 @@ impl Repository {
         self.built("kernel", "native", "kernel")
     }
 
-    /// The native programs, name and file, in the archive's order.
+    /// The native programs of a system, name and file, in the archive's order: the root program
+    /// comes first, the kernel starts it.
     #[must_use]
-    pub fn native(&self) -> Vec<(&'static str, PathBuf)> {
-        NATIVE.iter().map(|name| (*name, self.native_program(name))).collect()
+    pub fn native(&self, system: &system::Description) -> Vec<(String, PathBuf)> {
+        let mut names = vec!["root"];
+        for program in &system.programs {
+            if !names.contains(&program.file.as_str()) {
+                names.push(&program.file);
+            }
+        }
+        names.into_iter().map(|name| (name.to_owned(), self.native_program(name))).collect()
     }
 
     /// One native program.
