@@ -209,7 +209,7 @@ fn much_data_is_sent_and_received_whole() {
     let fd = peer.socket(&TCP);
     assert_eq!(peer.connect(fd, server.local_addr().unwrap(), WAIT_FOREVER), 0);
     let (mut other, _) = server.accept().unwrap();
-    let data: Vec<u8> = (0..layout::PAYLOAD_MAX).map(|n| (n * 31 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..layout::PAYLOAD_MAX).map(|n| ((n * 31) >> 3) as u8).collect();
     let expected = data.clone();
     let reader = std::thread::spawn(move || {
         let mut all = Vec::new();

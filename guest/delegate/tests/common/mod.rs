@@ -68,9 +68,12 @@ pub struct Peer {
 
 pub type Key = (u32, u32);
 
+/// Workers that have registered, and the news that one has.
+type Peers = Arc<(Mutex<HashMap<Key, Arc<Peer>>>, Condvar)>;
+
 /// The relay and the dispatcher's process.
 pub struct Relay {
-    peers: Arc<(Mutex<HashMap<Key, Arc<Peer>>>, Condvar)>,
+    peers: Peers,
     dispatcher: Mutex<Child>,
     directory: PathBuf,
     next: AtomicU32,
@@ -108,7 +111,7 @@ impl Relay {
         let pool = memfd_create("test pool", MemfdFlags::CLOEXEC).expect("pool");
         ftruncate(&pool, layout::LENGTH * u64::from(delegate::pool::PLACES)).expect("pool");
         let pool_path = format!("/proc/{}/fd/{}", std::process::id(), pool.as_raw_fd());
-        let peers = Arc::<(Mutex<HashMap<Key, Arc<Peer>>>, Condvar)>::default();
+        let peers = Peers::default();
         let (own_peers, own_pool) = (peers.clone(), pool.try_clone().expect("pool"));
         std::thread::spawn(move || {
             for stream in listener.incoming() {
