@@ -147,6 +147,8 @@ pub fn boot(
 /// # Errors
 /// What did not come up.
 pub fn wait_for_both(machine: &Machine, options: &Options, progress: &Progress) -> Result<()> {
+    progress.step("starting the servers");
+    machine.wait_up()?;
     progress.step("booting the VMs");
     machine.wait_ready(Vm::Service)?;
     progress.step("booting the compute VM");

@@ -107,14 +107,22 @@ impl Machine {
         Ok(Self { child, board, outbox, logs, next: AtomicU32::new(1), started })
     }
 
+    /// Waits until the machine's own servers run.
+    ///
+    /// # Errors
+    /// The machine fails, or too much time passes.
+    pub fn wait_up(&self) -> Result<()> {
+        let what = "the machine's servers did not start";
+        self.wait(boot_limit(), what, None, |state| state.up.then_some(()))
+    }
+
     /// Waits until the agent of a VM takes commands.
     ///
     /// # Errors
     /// The machine or the VM fails, or too much time passes.
     pub fn wait_ready(&self, vm: Vm) -> Result<()> {
-        self.wait(boot_limit(), &format!("the {} VM did not boot", vm.name()), Some(vm), |state| {
-            state.vm(vm).ready.then_some(())
-        })
+        let what = format!("the {} VM did not boot", vm.name());
+        self.wait(boot_limit(), &what, Some(vm), |state| state.vm(vm).ready.then_some(()))
     }
 
     /// Waits until remote calls can be serviced.
