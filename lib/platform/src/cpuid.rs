@@ -58,6 +58,29 @@ const HYPERVISOR: u32 = 0x4000_0000;
 /// interrupt, clock stable across processors.
 const PARAVIRTUAL: u32 = bits(&[1, 3, 6, 24]);
 
+/// Asks the processor itself.
+#[must_use]
+pub fn host(leaf: u32, subleaf: u32) -> Leaf {
+    let has = core::arch::x86_64::__cpuid_count(leaf, subleaf);
+    Leaf { eax: has.eax, ebx: has.ebx, ecx: has.ecx, edx: has.edx }
+}
+
+/// True on a processor that QEMU emulates in software, and that says so.
+#[must_use]
+pub fn is_emulated(host: impl Fn(u32, u32) -> Leaf) -> bool {
+    const HYPERVISOR_PRESENT: u32 = 1 << 31;
+    if host(1, 0).ecx & HYPERVISOR_PRESENT == 0 {
+        return false;
+    }
+    let name = host(HYPERVISOR, 0);
+    [name.ebx, name.ecx, name.edx]
+        == [
+            u32::from_le_bytes(*b"TCGT"),
+            u32::from_le_bytes(*b"CGTC"),
+            u32::from_le_bytes(*b"GTCG"),
+        ]
+}
+
 /// Answers CPUID; `host` asks the processor itself.
 pub fn answer(leaf: u32, subleaf: u32, host: impl Fn(u32, u32) -> Leaf) -> Leaf {
     match leaf {
@@ -117,6 +140,22 @@ mod tests {
         assert_eq!(answer(7, 0, |_, _| ALL).ebx & bits(&[5, 10, 16]), 0, "AVX2, INVPCID, AVX512");
         assert_eq!(answer(0xd, 0, |_, _| ALL), Leaf::default());
         assert_eq!(answer(0x8000_000a, 0, |_, _| ALL), Leaf::default());
+    }
+
+    #[test]
+    fn emulation_is_recognised_by_name() {
+        let named = |leaf: u32, name: &[u8; 12]| {
+            let word = |at: usize| {
+                u32::from_le_bytes([name[at], name[at + 1], name[at + 2], name[at + 3]])
+            };
+            match leaf {
+                1 => Leaf { ecx: 1 << 31, ..Leaf::default() },
+                _ => Leaf { eax: 0, ebx: word(0), ecx: word(4), edx: word(8) },
+            }
+        };
+        assert!(is_emulated(|leaf, _| named(leaf, b"TCGTCGTCGTCG")));
+        assert!(!is_emulated(|leaf, _| named(leaf, b"KVMKVMKVM\0\0\0")));
+        assert!(!is_emulated(|_, _| Leaf::default()));
     }
 
     #[test]

@@ -27,9 +27,9 @@ const PATCH: u64 = 0x0fff_ffff;
 const DECODE_CONFIG: u32 = 0xc001_1029;
 
 /// Registers that read as zero and ignore writes, because kernels touch them without asking:
-/// debug control, SYSCFG, HWCR, NB_CFG, LS_CFG, instruction-cache configuration, platform ID,
+/// debug control, SYSCFG, HWCR, NB_CFG, LS_CFG, instruction-cache and FPU configuration, platform ID,
 /// interrupt pending message.
-const IGNORED: [u32; 9] = [
+const IGNORED: [u32; 10] = [
     0x17,
     0x1d9,
     0xc001_0010,
@@ -39,6 +39,7 @@ const IGNORED: [u32; 9] = [
     0xc001_1020,
     0xc001_1021,
     0xc001_1023,
+    0xc001_1028,
 ];
 
 /// RDMSR; `now` is the guest's time-stamp counter.

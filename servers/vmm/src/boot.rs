@@ -2,6 +2,7 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use linuxboot::{Boot, Loaded};
+use platform::cpuid;
 use rt::Shared;
 
 /// Date at which guests start when nobody tells the date: 1 January 2026.
@@ -9,7 +10,13 @@ pub const EPOCH: u64 = 1_767_225_600;
 
 /// What every guest is told: kernel messages go to the serial port until `hvc0` is there, and a
 /// kernel that panics resets its machine, which ends it.
-const COMMAND_LINE: &str = "console=ttyS0 console=hvc0 quiet panic=-1 reboot=acpi";
+///
+/// The other words save time: one serial port to look for, no self-tests of ciphers.
+const COMMAND_LINE: &str = "console=ttyS0 console=hvc0 quiet panic=-1 reboot=acpi \
+     8250.nr_uarts=1 cryptomgr.notests";
+
+/// Words for guests of an emulated processor, which has no speculation to protect against.
+const EMULATED: &str = " mitigations=off";
 
 /// Lays kernel and initial RAM disk out in guest RAM.
 pub fn load(role: &str, ram: &Shared) -> Result<Loaded, String> {
@@ -25,6 +32,9 @@ pub fn load(role: &str, ram: &Shared) -> Result<Loaded, String> {
 fn command_line(role: &str) -> String {
     let config = rt::config();
     let mut line = config.parameter("cmdline").unwrap_or(COMMAND_LINE).to_string();
+    if cpuid::is_emulated(cpuid::host) {
+        line.push_str(EMULATED);
+    }
     line.push_str(&format!(" trapline.role={role}"));
     if let Some(trust) = config.parameter("trust") {
         line.push_str(&format!(" trapline.trust={trust}"));

@@ -5,7 +5,7 @@ use crate::end::End;
 use crate::monitor::Monitor;
 use abi::vcpu::{ExitClass, ExitMessage, VcpuState, reg};
 use abi::{FaultMessage, Message};
-use platform::cpuid::{self, Leaf};
+use platform::cpuid;
 use platform::delivery::{self, GENERAL_PROTECTION, INVALID_OPCODE};
 
 /// Exit codes without a class of their own (AMD APM volume 2, appendix C).
@@ -64,10 +64,7 @@ impl Monitor {
 
     fn cpuid_exit(&mut self, state: &mut VcpuState) {
         let (leaf, subleaf) = (state.regs.r[reg::RAX] as u32, state.regs.r[reg::RCX] as u32);
-        let answer = cpuid::answer(leaf, subleaf, |leaf, subleaf| {
-            let has = core::arch::x86_64::__cpuid_count(leaf, subleaf);
-            Leaf { eax: has.eax, ebx: has.ebx, ecx: has.ecx, edx: has.edx }
-        });
+        let answer = cpuid::answer(leaf, subleaf, cpuid::host);
         state.regs.r[reg::RAX] = answer.eax.into();
         state.regs.r[reg::RBX] = answer.ebx.into();
         state.regs.r[reg::RCX] = answer.ecx.into();
