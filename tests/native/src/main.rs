@@ -1,14 +1,62 @@
-//! Tests of the kernel, from a root program.
+//! Tests of the kernel by its first program: they run in the place of the root server, make every
+//! kernel call, rightly and wrongly, and do what programs must not do. One line per test, then a
+//! summary; the machine's exit status tells whether all passed.
 #![no_std]
 #![no_main]
+#![deny(unsafe_code)]
 
 extern crate alloc;
-use abi::Selector;
+
+mod calls;
+mod ends;
+mod env;
+mod faults;
+mod guest;
+#[allow(unsafe_code)]
+mod illegal;
+mod ipc;
+mod memory;
+mod programs;
+mod several;
+mod system;
+
+use alloc::string::String;
+use env::{SYSTEM, prepare};
 
 rt::entry!(main);
 
+/// What a test says: nothing, or what went wrong.
+type Outcome = Result<(), String>;
+/// A test and its name.
+type Test = (&'static str, fn() -> Outcome);
+
 fn main(_thread: u64) -> ! {
-    rt::log!("hello from root");
-    let _ = rt::sys::shutdown(Selector(7), 0);
-    rt::sys::exit(0)
+    prepare();
+    let (mut passed, mut failed) = (0u64, 0u64);
+    let groups: [&[Test]; 9] = [
+        calls::TESTS,
+        memory::TESTS,
+        ipc::TESTS,
+        faults::TESTS,
+        programs::TESTS,
+        ends::TESTS,
+        several::TESTS,
+        system::TESTS,
+        guest::TESTS,
+    ];
+    for (name, test) in groups.into_iter().flatten() {
+        match test() {
+            Ok(()) => {
+                passed += 1;
+                rt::log!("ok {name}");
+            }
+            Err(why) => {
+                failed += 1;
+                rt::log!("FAILED {name}: {why}");
+            }
+        }
+    }
+    rt::log!("{passed} passed, {failed} failed");
+    let _ = rt::sys::shutdown(SYSTEM, failed.min(100));
+    rt::sys::exit(failed)
 }
