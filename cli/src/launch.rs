@@ -11,6 +11,7 @@ use hostlink::relay::Form;
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Cursor, Write};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 /// Memory of the compute VM unless it is given.
 pub const COMPUTE_MEMORY: u64 = 512 << 20;
@@ -194,6 +195,10 @@ fn command_line(options: &Options, trusted: &[String]) -> Result<String> {
         let list = trusted.join(":");
         words.push(format!("trust={list}"));
         words.push(format!("linux.compute=trapline.trust={list}"));
+    }
+    // The guests' date.
+    if let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) {
+        words.push(format!("epoch={}", now.as_secs()));
     }
     if options.verbose {
         words.push("verbose=1".into());

@@ -36,9 +36,6 @@ fn command_line(role: &str) -> String {
         line.push_str(EMULATED);
     }
     line.push_str(&format!(" trapline.role={role}"));
-    if let Some(trust) = config.parameter("trust") {
-        line.push_str(&format!(" trapline.trust={trust}"));
-    }
     if let Some(extra) = config.parameter("cmdline_extra") {
         // Words of the machine's command line hold no blanks: semicolons stand for them.
         line.push(' ');
