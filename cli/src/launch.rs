@@ -42,6 +42,8 @@ pub struct Options {
     pub bench: bool,
     /// Further words of the machine's command line.
     pub words: Vec<String>,
+    /// One tick of the time-stamp counter per instruction: slow, but exact.
+    pub count_instructions: bool,
 }
 
 impl Default for Options {
@@ -55,6 +57,7 @@ impl Default for Options {
             form: Form::Watched,
             bench: false,
             words: Vec::new(),
+            count_instructions: false,
         }
     }
 }
@@ -132,6 +135,7 @@ pub fn boot(
         command_line: command_line(options, &trusted)?,
         memory,
         forwards: forwards.clone(),
+        count_instructions: options.count_instructions,
     };
     progress.step("starting the machine");
     let machine = Machine::start(cache, &setup, observer)?;
@@ -274,6 +278,7 @@ pub fn boot_plain(cache: &Cache, images: &Images, observer: Observer) -> Result<
             .into(),
         memory: 1 << 30,
         forwards: Vec::new(),
+        count_instructions: false,
     };
     Machine::start(cache, &setup, observer)
 }

@@ -3,6 +3,7 @@
 //! The command `trapline` is a thin layer over this library; scenarios and benchmarks use it too.
 #![forbid(unsafe_code)]
 
+pub mod bench;
 pub mod cache;
 pub mod command;
 pub mod demo;

@@ -27,6 +27,8 @@ enum Command {
     },
     /// Say what this machine offers, and what to do about what is missing.
     Doctor,
+    /// Measure and print costs.
+    Bench(trapline::bench::Arguments),
     /// Run all tests, or those of one group.
     Test(trapline::test::Arguments),
     /// Run a command in a plain Linux on the emulated machine, without Trapline.
@@ -73,6 +75,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Run(arguments) => trapline::run::run(&arguments),
         Command::Demo { verbose } => trapline::demo::demo(verbose),
         Command::Doctor => Ok(trapline::doctor::doctor()),
+        Command::Bench(arguments) => trapline::bench::bench(&arguments),
         Command::Test(arguments) => trapline::test::test(&arguments),
         Command::Plain { command } => trapline::run::plain(&command),
         Command::Child { .. } => Ok(0),

@@ -15,8 +15,11 @@ pub struct Repository {
 }
 
 /// Guest programs besides init: name in the initramfs, and name of the executable.
-const GUEST: &[(&str, &str)] =
-    &[("launcher", "trapline-launcher"), ("delegate", "trapline-delegate")];
+const GUEST: &[(&str, &str)] = &[
+    ("launcher", "trapline-launcher"),
+    ("delegate", "trapline-delegate"),
+    ("bench", "trapline-bench"),
+];
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 

@@ -94,6 +94,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         form: arguments.form,
         bench: false,
         words: arguments.word.clone(),
+        count_instructions: false,
     };
     let images = launch::prepare(&cache, &options.packages, &progress)?;
     let console = arguments.console.map(|console| match console {

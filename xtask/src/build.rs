@@ -18,7 +18,8 @@ pub const NATIVE: &[&str] =
     &["root", "anon", "image", "vmm", "relay", "net", "link", "native-tests"];
 
 /// The Linux programs that run inside the VMs.
-pub const GUEST: &[&str] = &["trapline-init", "trapline-launcher", "trapline-delegate"];
+pub const GUEST: &[&str] =
+    &["trapline-init", "trapline-launcher", "trapline-delegate", "trapline-bench"];
 
 /// Folder of the workspace.
 pub fn workspace() -> Result<PathBuf> {

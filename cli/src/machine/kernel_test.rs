@@ -48,6 +48,7 @@ pub fn run(cache: &Cache, repository: &Repository) -> Result<Report> {
         command_line: String::new(),
         memory: 512 << 20,
         forwards: Vec::new(),
+        count_instructions: false,
     };
     let mut command = setup.bare_command(folder.path())?;
     let mut child = command.spawn().context("can't run QEMU")?;

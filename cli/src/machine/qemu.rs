@@ -92,6 +92,8 @@ pub struct Setup {
     pub memory: u64,
     /// Forwarded ports.
     pub forwards: Vec<Forward>,
+    /// One tick of the time-stamp counter per instruction: slow, but exact.
+    pub count_instructions: bool,
 }
 
 impl Setup {
@@ -132,7 +134,11 @@ impl Setup {
     /// A log can't be made.
     pub fn bare_command(&self, logs: &Path) -> Result<Command> {
         let mut command = supervise::child(&program());
-        command.args(accelerator(self.svm_needed()));
+        if self.count_instructions {
+            command.args(emulation("single")).args(["-icount", "shift=0"]);
+        } else {
+            command.args(accelerator(self.svm_needed()));
+        }
         command.args(["-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot"]);
         command.args(["-name", "trapline", "-smp", "2"]);
         let hotplug = if self.svm_needed() { "" } else { ",maxmem=8G" };
@@ -191,11 +197,16 @@ fn accelerator(svm: bool) -> Vec<String> {
     if svm && has_nested_svm() {
         return ["-accel", "kvm", "-cpu", "host"].map(str::to_owned).to_vec();
     }
+    emulation("multi")
+}
+
+/// Emulation with one thread per processor (`multi`), or one for all (`single`).
+fn emulation(threads: &str) -> Vec<String> {
     let mut cpu = "EPYC".to_owned();
     for feature in NOT_EMULATED {
         cpu.push_str(&format!(",{feature}=off"));
     }
-    vec!["-accel".into(), "tcg,thread=multi".into(), "-cpu".into(), cpu]
+    vec!["-accel".into(), format!("tcg,thread={threads}"), "-cpu".into(), cpu]
 }
 
 /// True where KVM can run guests that use SVM themselves. A `/dev/kvm` alone does not say that.

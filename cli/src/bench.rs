@@ -1,0 +1,108 @@
+//! `trapline bench`: what things cost, as ratios inside one run, in exits, and in instructions.
+mod table1;
+mod transfer;
+
+use crate::cache::Cache;
+use crate::progress::Progress;
+use anyhow::Result;
+use clap::ValueEnum;
+use serde::Serialize;
+use std::io::Write;
+
+/// A set of measurements.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum Suite {
+    /// A loop of `select` calls over local and remote descriptors.
+    Table1,
+    /// A download of 64 MiB.
+    Transfer,
+}
+
+/// Options of `trapline bench`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// What to measure
+    suite: Suite,
+    /// Print a list of JSON objects instead of a table
+    #[arg(long)]
+    json: bool,
+    /// Leave instructions out, which need a second, slow run
+    #[arg(long)]
+    no_instructions: bool,
+    /// Show what goes on
+    #[arg(short, long)]
+    verbose: bool,
+}
+
+/// One measurement.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct Row {
+    /// Set of measurements.
+    pub suite: &'static str,
+    /// What was measured.
+    pub row: String,
+    /// Form of interception.
+    pub form: String,
+    /// Time against the suite's base.
+    pub ratio: f64,
+    /// VM exits per operation.
+    pub exits: Option<f64>,
+    /// Instructions of the whole machine's processor per operation.
+    pub instructions: Option<f64>,
+    /// Nanoseconds per operation.
+    pub nanoseconds: f64,
+    /// Operations, or bytes.
+    pub operations: u64,
+    /// Nanoseconds that closing the descriptors took afterwards.
+    pub close_nanoseconds: Option<f64>,
+    /// Why there is no figure.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+/// Carries `trapline bench` out.
+///
+/// # Errors
+/// What can't be started; a row that fails is reported in its place.
+pub fn bench(arguments: &Arguments) -> Result<u8> {
+    let progress = Progress::new(arguments.verbose);
+    let cache = Cache::open()?;
+    let rows = match arguments.suite {
+        Suite::Table1 => table1::run(&cache, !arguments.no_instructions, &progress)?,
+        Suite::Transfer => transfer::run(&cache, &progress)?,
+    };
+    progress.done();
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
+    } else {
+        table(&rows, &mut out)?;
+    }
+    Ok(u8::from(rows.iter().any(|row| row.error.is_some())))
+}
+
+fn table(rows: &[Row], out: &mut impl Write) -> Result<()> {
+    writeln!(
+        out,
+        "{:<36} {:<9} {:>9} {:>10} {:>13} {:>14}",
+        "", "form", "ratio", "exits", "instructions", "time"
+    )?;
+    let number = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1}"));
+    for row in rows {
+        if let Some(error) = &row.error {
+            writeln!(out, "{:<36} {:<9} {error}", row.row, row.form)?;
+            continue;
+        }
+        writeln!(
+            out,
+            "{:<36} {:<9} {:>9.2} {:>10} {:>13} {:>11.2} us",
+            row.row,
+            row.form,
+            row.ratio,
+            number(row.exits),
+            number(row.instructions),
+            row.nanoseconds / 1000.0
+        )?;
+    }
+    Ok(())
+}
