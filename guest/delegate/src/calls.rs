@@ -1,7 +1,7 @@
 //! Requests on sockets, carried out on real ones.
 //!
-//! Sockets never block. A request that may wait is tried, and tried again whenever its socket may have
-//! become ready; in between its worker sleeps where it can be cancelled (`Door::wait`).
+//! Sockets never block. A request that may wait is tried, and tried again whenever its socket may
+//! have become ready; in between its worker sleeps where it can be cancelled (`Door::wait`).
 
 mod patience;
 mod transfer;
@@ -284,17 +284,12 @@ impl<H: Hypervisor> Call<'_, H> {
     }
 
     fn ioctl(&self, fd: i32, command: u32) -> Outcome<Response> {
-        const INTEGER: usize = size_of::<i32>();
         let socket = self.get(fd)?;
-        if !socket::INTEGER_IOCTLS.contains(&command) {
-            return Err(Failure::Errno(errno::EOPNOTSUPP));
-        }
-        let mut argument = [0; socket::IOCTL_MAX];
-        let (integer, _) = argument.split_at_mut(INTEGER);
-        self.door.memory().read(layout::PAYLOAD, integer)?;
+        let mut bytes = [0; size_of::<i32>()];
+        self.door.memory().read(layout::PAYLOAD, &mut bytes)?;
+        let mut argument = i32::from_ne_bytes(bytes);
         let value = socket::control(socket.as_fd(), command, &mut argument)?;
-        let (integer, _) = argument.split_at(INTEGER);
-        self.with_payload(i64::from(value), integer)
+        self.with_payload(i64::from(value), &argument.to_ne_bytes())
     }
 
     fn poll(&self, count: u32, wait: u64) -> Outcome<Response> {

@@ -173,8 +173,8 @@ impl<H: Hypervisor> Door<H> {
         }
     }
 
-    /// Waits until one of the sockets is ready, the deadline has passed, or the request is cancelled.
-    /// The results are in `sockets`.
+    /// Waits until one of the sockets is ready, the deadline has passed, or the request is
+    /// cancelled. The results are in `sockets`.
     ///
     /// # Errors
     /// `Gone`.
@@ -205,8 +205,8 @@ impl<H: Hypervisor> Door<H> {
         }
     }
 
-    /// Sleeps until a socket is ready, the doorbell rings, or the deadline has passed; the number of
-    /// sockets that are ready.
+    /// Sleeps until a socket is ready, the doorbell rings, or the deadline has passed; the number
+    /// of sockets that are ready.
     fn sleep<'a>(
         &'a self,
         sockets: &mut Vec<PollFd<'a>>,

@@ -4,8 +4,8 @@
 //! and until the hypervisor has heard of that it may still write; so the pages must not go back to
 //! the kernel with the process. They belong to the file, which lives as long as the dispatcher.
 //!
-//! Who owns which place is kept by the kernel: a record lock (`fcntl(2)`) per place, which ends with
-//! its process, however that ends. A thread that ends gives its place back to its process.
+//! Who owns which place is kept by the kernel: a record lock (`fcntl(2)`) per place, which ends
+//! with its process, however that ends. A thread that ends gives its place back to its process.
 
 use guest_sys::mailbox::{Mailbox, lock_byte};
 use rustix::fs::{MemfdFlags, ftruncate, memfd_create};
@@ -15,8 +15,8 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use wire::layout::LENGTH;
 
-/// Places in the pool: the most threads of delegates at a time. Memory is taken only for places that
-/// have been used.
+/// Places in the pool: the most threads of delegates at a time. Memory is taken only for places
+/// that have been used.
 pub const PLACES: u32 = 4096;
 
 /// The pool, as one process sees it.

@@ -108,8 +108,8 @@ impl<H: Hypervisor> Process<H> {
         let lifeline = inherited.take(self.lifeline.clone());
         let mut keep: Vec<_> = sockets.iter().map(AsRawFd::as_raw_fd).collect();
         keep.extend([0, 1, 2, lifeline.as_raw_fd(), self.pool.descriptor()]);
-        // Above all: the doorbell connections of the parent, which must end with the parent, and the
-        // dispatcher's end of the lifeline.
+        // Above all: the doorbell connections of the parent, which must end with the parent, and
+        // the dispatcher's end of the lifeline.
         inherited.close_all_except(&keep)?;
         let own = Process {
             hypervisor: self.hypervisor.clone(),
@@ -132,8 +132,8 @@ impl<H: Hypervisor> Process<H> {
     }
 }
 
-/// Acts as somebody else from here on, as far as the kernel's checks are concerned; but stays able to
-/// fork a delegate for somebody else again.
+/// Acts as somebody else from here on, as far as the kernel's checks are concerned; but stays able
+/// to fork a delegate for somebody else again.
 fn become_user(whom: Credentials) -> io::Result<()> {
     let mut sets = credentials::capabilities(None)?;
     sets.effective = sets.permitted;

@@ -1,12 +1,12 @@
-//! The real sockets of a delegate, under their descriptor numbers. Nothing else in the process can be
-//! named by a request.
+//! The real sockets of a delegate, under their descriptor numbers. Nothing else in the process can
+//! be named by a request.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// The table. A call under way keeps its socket open, whoever closes the number meanwhile, as in any
-/// process with threads.
+/// The table. A call under way keeps its socket open, whoever closes the number meanwhile, as in
+/// any process with threads.
 #[derive(Debug, Default)]
 pub struct Sockets {
     table: Mutex<BTreeMap<RawFd, Arc<OwnedFd>>>,

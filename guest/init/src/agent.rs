@@ -1,4 +1,5 @@
-//! The agent: runs commands for the host command, over the terminal that both share (`hostlink::agent`).
+//! The agent: runs commands for the host command, over the terminal that both share
+//! (`hostlink::agent`).
 
 mod files;
 mod line;

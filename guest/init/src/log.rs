@@ -1,4 +1,5 @@
-//! Messages of init: to the kernel's log, and so to the console; to standard error before `/dev/kmsg` exists.
+//! Messages of init: to the kernel's log, and so to the console; to standard error before
+//! `/dev/kmsg` exists.
 
 use rustix::fs::{Mode, OFlags, open};
 use std::fmt::Display;

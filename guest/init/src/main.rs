@@ -1,4 +1,5 @@
-//! Process 1 of both VMs: brings the machine up, then runs commands for the host. `guest/README.md` says what it expects.
+//! Process 1 of both VMs: brings the machine up, then runs commands for the host. `guest/README.md`
+//! says what it expects.
 #![forbid(unsafe_code)]
 
 mod agent;

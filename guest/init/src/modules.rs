@@ -44,8 +44,8 @@ fn load(module: &Module) -> Result<(), Errno> {
     }
 }
 
-/// Loads all of them. A module that fails is tried again as long as another one could be loaded since: so a wrong
-/// order does no harm.
+/// Loads all of them. A module that fails is tried again as long as another one could be loaded
+/// since: so a wrong order does no harm.
 ///
 /// Answers what went wrong, a line each.
 #[must_use]
@@ -78,7 +78,8 @@ mod tests {
 
     #[test]
     fn roles_parameters_and_comments_are_understood() {
-        let text = "# comment\n\nvirtio.ko\nvirtio_net.ko service\nloop.ko compute max_loop=8 x=1\nlibnvdimm.ko a=b\n";
+        let text = "# comment\n\nvirtio.ko\nvirtio_net.ko service\n\
+                    loop.ko compute max_loop=8 x=1\nlibnvdimm.ko a=b\n";
         let module = |file: &str, parameters: &str| Module {
             file: file.into(),
             parameters: parameters.into(),

@@ -1,4 +1,5 @@
-//! The root file system: an EROFS image on persistent memory below a layer in RAM, and what every Linux has besides.
+//! The root file system: an EROFS image on persistent memory below a layer in RAM, and what every
+//! Linux has besides.
 
 use crate::log;
 use crate::parameters::Parameters;

@@ -1,4 +1,5 @@
-//! The three requests to the kernel's routing socket that a static configuration takes (`rtnetlink(7)`).
+//! The three requests to the kernel's routing socket that a static configuration takes
+//! (`rtnetlink(7)`).
 
 use guest_sys::socket;
 use std::io;
@@ -104,7 +105,8 @@ impl Netlink {
 
     /// Sets the default route.
     pub fn default_route(&self, interface: Interface, gateway: Ipv4Addr) -> io::Result<()> {
-        // struct rtmsg: family, lengths of destination and source, service, table, origin, scope, type; flags.
+        // struct rtmsg: family, lengths of destination and source, service, table, origin, scope,
+        // type; flags.
         let mut body =
             vec![AF_INET, 0, 0, 0, RT_TABLE_MAIN, RTPROT_BOOT, 0, RTN_UNICAST, 0, 0, 0, 0];
         attribute(&mut body, RTA_GATEWAY, gateway.octets());

@@ -7,8 +7,8 @@ use std::fmt::Display;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-/// An address that leads nowhere (RFC 5737, TEST-NET-1) on the compute VM's loopback: `getaddrinfo` with `AI_ADDRCONFIG`
-/// does not ask for IPv4 addresses on a machine that has none but 127.0.0.1.
+/// An address that leads nowhere (RFC 5737, TEST-NET-1) on the compute VM's loopback: `getaddrinfo`
+/// with `AI_ADDRCONFIG` does not ask for IPv4 addresses on a machine that has none but 127.0.0.1.
 const NOWHERE: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 
 fn interface(name: &str) -> Result<Interface, String> {

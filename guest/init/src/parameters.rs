@@ -75,7 +75,8 @@ impl Default for Parameters {
 }
 
 impl Parameters {
-    /// Reads `/proc/cmdline`'s text. What is not understood keeps its default and is listed in `rejected`.
+    /// Reads `/proc/cmdline`'s text. What is not understood keeps its default and is listed in
+    /// `rejected`.
     #[must_use]
     pub fn parse(line: &str) -> Self {
         let mut parameters = Self::default();
@@ -142,7 +143,8 @@ mod tests {
     #[test]
     fn words_are_found_among_the_kernels_own() {
         let p = Parameters::parse(
-            "console=hvc0 quiet trapline.role=service trapline.trust=/usr/bin/curl:/bin/nc trapline.upper=64m \
+            "console=hvc0 quiet trapline.role=service trapline.upper=64m \
+             trapline.trust=/usr/bin/curl:/bin/nc \
              trapline.net=192.168.7.9/16,192.168.0.1,9.9.9.9 ro\n",
         );
         assert_eq!(p.role, Role::Service);

@@ -21,7 +21,8 @@ impl Inherited {
         let descriptor = shared.as_raw_fd();
         // Whatever the count says: no other owner will ever run in this process.
         std::mem::forget(shared);
-        // SAFETY: the descriptor is open, as the forgotten owner was valid, and its owner is forgotten.
+        // SAFETY: the descriptor is open, as the forgotten owner was valid, and its owner is
+        // forgotten.
         unsafe { OwnedFd::from_raw_fd(descriptor) }
     }
 
@@ -59,18 +60,19 @@ pub fn ignore_ends_of_children() -> io::Result<()> {
     }
 }
 
-/// Forks; the child runs `child` and then ends with the status that it returns, without running anybody's exit handlers.
-/// A panic in the child ends it (programs here abort on panic).
+/// Forks; the child runs `child` and then ends with the status that it returns, without running
+/// anybody's exit handlers. A panic in the child ends it (programs here abort on panic).
 ///
-/// The caller may have other threads: they do not exist in the child. glibc makes its heap usable in the child; what
-/// else is locked by another thread at this moment stays locked there, so the child must not touch locks of the parent
-/// except those that the calling thread holds.
+/// The caller may have other threads: they do not exist in the child. glibc makes its heap usable
+/// in the child; what else is locked by another thread at this moment stays locked there, so the
+/// child must not touch locks of the parent except those that the calling thread holds.
 ///
 /// # Errors
 /// As `fork(2)`, in the parent.
 pub fn fork(child: impl FnOnce(Inherited) -> i32) -> io::Result<Pid> {
-    // SAFETY: the child continues on a copy of this thread's stack; memory shared with the hypervisor is left out of it
-    // (`Mailbox`), and locks are the subject of the paragraph above: breaking it can deadlock the child, no more.
+    // SAFETY: the child continues on a copy of this thread's stack; memory shared with the
+    // hypervisor is left out of it (`Mailbox`), and locks are the subject of the paragraph above:
+    // breaking it can deadlock the child, no more.
     match unsafe { libc::fork() } {
         -1 => Err(io::Error::last_os_error()),
         0 => {
@@ -82,7 +84,8 @@ pub fn fork(child: impl FnOnce(Inherited) -> i32) -> io::Result<Pid> {
     }
 }
 
-/// Makes the command the leader of a session of its own, with its standard input (a terminal) as controlling terminal.
+/// Makes the command the leader of a session of its own, with its standard input (a terminal) as
+/// controlling terminal.
 pub fn with_terminal(command: &mut std::process::Command) {
     use std::os::unix::process::CommandExt;
     let become_leader = || {

@@ -1,17 +1,18 @@
-//! `VMMCALL` from user mode (AMD APM vol. 3, VMMCALL; the hypervisor intercepts it at every privilege level).
+//! `VMMCALL` from user mode (AMD APM vol. 3, VMMCALL; the hypervisor intercepts it at every
+//! privilege level).
 
 use std::arch::asm;
 
-/// Calls the hypervisor: `number` in `rax`, arguments in `rdi`, `rsi`, `rdx`; the result comes back in `rax`, other
-/// registers survive.
+/// Calls the hypervisor: `number` in `rax`, arguments in `rdi`, `rsi`, `rdx`; the result comes back
+/// in `rax`, other registers survive.
 ///
-/// Without the hypervisor the instruction is undefined and ends the process by `SIGILL`; see [`is_present`].
+/// Without the hypervisor the instruction is undefined and ends the process by `SIGILL`.
 #[must_use]
 pub fn call(number: u64, arguments: [u64; 3]) -> i64 {
     let result: i64;
-    // SAFETY: the hypervisor changes `rax` only. It may write to memory of this process, but only to a `Mailbox` that
-    // was registered; that memory is never seen as a Rust object, and the compiler is told that memory changes (no
-    // `nomem`).
+    // SAFETY: the hypervisor changes `rax` only. It may write to memory of this process, but only
+    // to a `Mailbox` that was registered; that memory is never seen as a Rust object, and the
+    // compiler is told that memory changes (no `nomem`).
     unsafe {
         asm!(
             "vmmcall",
@@ -23,28 +24,4 @@ pub fn call(number: u64, arguments: [u64; 3]) -> i64 {
         );
     }
     result
-}
-
-/// The signature of the hypervisor, if there is one: EBX, ECX, EDX of CPUID leaf 0x4000_0000.
-#[must_use]
-pub fn signature() -> Option<[u8; 12]> {
-    use std::arch::x86_64::__cpuid;
-    // CPUID Fn0000_0001 ECX[31]: running under a hypervisor.
-    const HYPERVISOR: u32 = 1 << 31;
-    if __cpuid(1).ecx & HYPERVISOR == 0 {
-        return None;
-    }
-    let leaf = __cpuid(0x4000_0000);
-    let mut bytes = [0; 12];
-    for (part, register) in bytes.chunks_exact_mut(4).zip([leaf.ebx, leaf.ecx, leaf.edx]) {
-        part.copy_from_slice(&register.to_le_bytes());
-    }
-    Some(bytes)
-}
-
-/// The time-stamp counter, in ticks.
-#[must_use]
-pub fn ticks() -> u64 {
-    // SAFETY: RDTSC reads a counter and changes nothing; Linux allows it in user mode.
-    unsafe { std::arch::x86_64::_rdtsc() }
 }

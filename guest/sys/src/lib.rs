@@ -1,6 +1,7 @@
-//! The only `unsafe` code of the Linux programs inside the VMs: the hypercall instruction, memory that is shared with the
-//! hypervisor, `fork`, and socket calls on raw bytes (addresses, options, control messages) that pass through
-//! from another machine and that no typed wrapper could carry unchanged.
+//! The only `unsafe` code of the Linux programs inside the VMs: the hypercall instruction, memory
+//! that is shared with the hypervisor, `fork`, and socket calls on raw bytes (addresses, options,
+//! control messages) that pass through from another machine and that no typed wrapper could carry
+//! unchanged.
 //!
 //! Everything that this crate exports is safe to call with any arguments.
 

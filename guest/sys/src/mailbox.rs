@@ -1,4 +1,5 @@
-//! Page-aligned memory that somebody outside the process reads and writes while the process uses it.
+//! Page-aligned memory that somebody outside the process reads and writes while the process uses
+//! it.
 
 use memory::{Memory, OutOfBounds, check};
 use std::io;
@@ -7,8 +8,8 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
-/// Locks one byte of a file for this process (`fcntl(2)`, `F_SETLK`); the kernel unlocks it when the
-/// process ends, or closes any descriptor of the file. False when another process has it.
+/// Locks one byte of a file for this process (`fcntl(2)`, `F_SETLK`); the kernel unlocks it when
+/// the process ends, or closes any descriptor of the file. False when another process has it.
 ///
 /// # Errors
 /// As `fcntl(2)`.
@@ -28,8 +29,8 @@ pub fn lock_byte(file: BorrowedFd<'_>, offset: u64) -> io::Result<bool> {
     }
 }
 
-/// Memory that the kernel may read and write by a system call. It is never seen as a Rust object, or
-/// exclusively borrowed.
+/// Memory that the kernel may read and write by a system call. It is never seen as a Rust object,
+/// or exclusively borrowed.
 #[derive(Debug)]
 pub struct Piece<'a> {
     pub(crate) start: *mut u8,
@@ -45,8 +46,9 @@ impl<'a> From<&'a mut [u8]> for Piece<'a> {
 
 /// Memory shared with the hypervisor, locked at its place.
 ///
-/// The pages are present, writable, locked (never swapped out; `vm.compact_unevictable_allowed=0` keeps them from
-/// being moved), shared (`fork` never makes a copy-on-write copy of them) and absent in children.
+/// The pages are present, writable, locked (never swapped out; `vm.compact_unevictable_allowed=0`
+/// keeps them from being moved), shared (`fork` never makes a copy-on-write copy of them) and
+/// absent in children.
 #[derive(Debug)]
 pub struct Mailbox {
     start: NonNull<u8>,
@@ -59,8 +61,8 @@ unsafe impl Send for Mailbox {}
 unsafe impl Sync for Mailbox {}
 
 impl Mailbox {
-    /// `length` bytes of a file (`memfd_create(2)`) from `offset` on. Both are multiples of the page
-    /// size. The file keeps the pages when the process dies, so that what the hypervisor still
+    /// `length` bytes of a file (`memfd_create(2)`) from `offset` on. Both are multiples of the
+    /// page size. The file keeps the pages when the process dies, so that what the hypervisor still
     /// writes then does no harm.
     ///
     /// # Errors
@@ -77,8 +79,8 @@ impl Mailbox {
         }
         let start = NonNull::new(start.cast()).ok_or(io::ErrorKind::OutOfMemory)?;
         let mailbox = Self { start, length };
-        // SAFETY: the range is the mapping just made; DONTFORK only leaves it out of children, which
-        // never get the value (see `fork`).
+        // SAFETY: the range is the mapping just made; DONTFORK only leaves it out of children,
+        // which never get the value (see `fork`).
         crate::checked(unsafe {
             libc::madvise(start.as_ptr().cast(), length, libc::MADV_DONTFORK)
         })?;
@@ -103,7 +105,8 @@ impl Mailbox {
     }
 
     fn bytes(&self) -> &[AtomicU8] {
-        // SAFETY: the mapping is `length` bytes long, lives as long as `self`, and is only ever accessed atomically.
+        // SAFETY: the mapping is `length` bytes long, lives as long as `self`, and is only ever
+        // accessed atomically.
         unsafe { std::slice::from_raw_parts(self.start.as_ptr().cast(), self.length) }
     }
 
@@ -114,11 +117,13 @@ impl Mailbox {
 
     fn word(&self, offset: u64) -> Result<&AtomicU32, OutOfBounds> {
         check(offset, 4, self.length as u64, 4)?;
-        // SAFETY: the four bytes lie inside the mapping (just checked), are aligned, and are only accessed atomically.
+        // SAFETY: the four bytes lie inside the mapping (just checked), are aligned, and are only
+        // accessed atomically.
         Ok(unsafe { &*self.start.as_ptr().add(offset as usize).cast() })
     }
 
-    /// Splits a checked range into bytes up to the next 8-byte boundary and the number of whole 8-byte words behind.
+    /// Splits a checked range into bytes up to the next 8-byte boundary and the number of whole
+    /// 8-byte words behind.
     fn head(offset: usize, length: usize) -> usize {
         (offset.next_multiple_of(8) - offset).min(length)
     }
@@ -181,7 +186,8 @@ impl Memory for Mailbox {
 
 impl Drop for Mailbox {
     fn drop(&mut self) {
-        // SAFETY: the mapping belongs to this value alone, and no reference into it outlives the value.
+        // SAFETY: the mapping belongs to this value alone, and no reference into it outlives the
+        // value.
         unsafe { libc::munmap(self.start.as_ptr().cast(), self.length) };
     }
 }

@@ -82,7 +82,8 @@ pub fn shutdown(socket: BorrowedFd<'_>, how: i32) -> io::Result<()> {
     checked(unsafe { libc::shutdown(socket.as_raw_fd(), how) }).map(drop)
 }
 
-/// Runs a call that fills in an address, and returns the length that the kernel reports (it may exceed the buffer).
+/// Runs a call that fills in an address, and returns the length that the kernel reports (it may
+/// exceed the buffer).
 fn with_address(
     into: &mut Address,
     call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
@@ -92,7 +93,8 @@ fn with_address(
     Ok((result, length as usize))
 }
 
-/// `accept4(2)`: the new socket (non-blocking, closed by `exec`) and the length of its peer's address.
+/// `accept4(2)`: the new socket (non-blocking, closed by `exec`) and the length of its peer's
+/// address.
 ///
 /// # Errors
 /// As `accept4(2)`.
@@ -125,8 +127,9 @@ pub fn peer_name(socket: BorrowedFd<'_>, into: &mut Address) -> io::Result<usize
         .map(|(_, n)| n)
 }
 
-/// Options whose value holds pointers, which would mean nothing, or harm, in this process; and whole levels that are none
-/// of a program's business. (`include/uapi/linux/{in,in6,tcp,udp}.h`, `include/uapi/asm-generic/socket.h`.)
+/// Options whose value holds pointers, which would mean nothing, or harm, in this process; and
+/// whole levels that are none of a program's business. (`include/uapi/linux/{in,in6,tcp,udp}.h`,
+/// `include/uapi/asm-generic/socket.h`.)
 fn may_pass(level: i32, name: i32) -> bool {
     match level {
         libc::SOL_SOCKET => {
@@ -166,7 +169,8 @@ pub fn option(socket: BorrowedFd<'_>, level: i32, name: i32, into: &mut [u8]) ->
         return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
     }
     let mut length = length_of(into)?;
-    // SAFETY: the kernel writes at most `length` bytes to `into`; no option that is let through holds a pointer.
+    // SAFETY: the kernel writes at most `length` bytes to `into`; no option that is let through
+    // holds a pointer.
     checked(unsafe {
         libc::getsockopt(socket.as_raw_fd(), level, name, into.as_mut_ptr().cast(), &raw mut length)
     })?;
@@ -251,7 +255,8 @@ pub fn receive(
     receive_piece(socket, &mut Piece::from(data), address, control, flags)
 }
 
-/// `recvmsg(2)` into shared memory. Descriptors that arrive in control messages are closed by `exec`.
+/// `recvmsg(2)` into shared memory. Descriptors that arrive in control messages are closed by
+/// `exec`.
 ///
 /// # Errors
 /// As `recvmsg(2)`.
@@ -294,55 +299,24 @@ fn empty_message(piece: &mut libc::iovec) -> libc::msghdr {
     }
 }
 
-/// `ioctl(2)` with a pointer to a buffer, which must be large enough for the request: see [`IOCTL_MAX`].
-///
-/// Only requests of the socket family (`0x54__` terminal-style queries and `0x89__`, `ioctl_list(2)`) are let through,
-/// whose structures hold no more than `IOCTL_MAX` bytes and, but for `SIOCGIFCONF` and the like, no pointers.
-///
-/// # Errors
-/// As `ioctl(2)`; `EOPNOTSUPP` for anything else.
-pub fn control(
-    socket: BorrowedFd<'_>,
-    request: u32,
-    argument: &mut [u8; IOCTL_MAX],
-) -> io::Result<i32> {
-    if !IOCTLS.contains(&request) {
-        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-    }
-    // SAFETY: each of the requests reads and writes one structure of at most `IOCTL_MAX` bytes without pointers in it.
-    checked(unsafe {
-        libc::ioctl(socket.as_raw_fd(), libc::Ioctl::from(request), argument.as_mut_ptr())
-    })
-}
-
-/// Room for the argument of any request that [`control`] lets through (`struct ifreq` has 40 bytes).
-pub const IOCTL_MAX: usize = 64;
-
-/// Requests whose argument is one `int`.
-pub const INTEGER_IOCTLS: [u32; 8] =
-    [0x541b, 0x5411, 0x8901, 0x8903, 0x8904, 0x8902, 0x8905, 0x894b];
-
-/// Requests whose argument is one small structure without pointers (`include/uapi/linux/sockios.h`,
-/// `include/uapi/asm-generic/ioctls.h`).
-const IOCTLS: [u32; 20] = [
+/// Requests to a socket whose argument is a pointer to one `int` and that change nothing but the
+/// socket (`include/uapi/linux/sockios.h`, `include/uapi/asm-generic/ioctls.h`).
+const INTEGER_REQUESTS: [u32; 4] = [
     0x541b, // FIONREAD = SIOCINQ
     0x5411, // TIOCOUTQ = SIOCOUTQ
-    0x8901, // FIOSETOWN
-    0x8903, // FIOGETOWN
-    0x8904, // SIOCGPGRP
-    0x8902, // SIOCSPGRP
     0x8905, // SIOCATMARK
-    0x8906, // SIOCGSTAMP
-    0x8907, // SIOCGSTAMPNS
-    0x8910, // SIOCGIFNAME
-    0x8913, // SIOCGIFFLAGS
-    0x8915, // SIOCGIFADDR
-    0x8917, // SIOCGIFDSTADDR
-    0x8919, // SIOCGIFBRDADDR
-    0x891b, // SIOCGIFNETMASK
-    0x891d, // SIOCGIFMETRIC
-    0x8921, // SIOCGIFMTU
-    0x8927, // SIOCGIFHWADDR
-    0x8933, // SIOCGIFINDEX
     0x894b, // SIOCOUTQNSD
 ];
+
+/// `ioctl(2)` with a pointer to an `int`, for requests about the queues of a socket.
+///
+/// # Errors
+/// As `ioctl(2)`; `EOPNOTSUPP` for other requests.
+pub fn control(socket: BorrowedFd<'_>, request: u32, argument: &mut i32) -> io::Result<i32> {
+    if !INTEGER_REQUESTS.contains(&request) {
+        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
+    }
+    let request = libc::Ioctl::from(request);
+    // SAFETY: each of the requests reads or writes one `int`.
+    checked(unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut *argument) })
+}

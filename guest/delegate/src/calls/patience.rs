@@ -13,8 +13,8 @@ const SOL_SOCKET: i32 = 1;
 const SO_RCVTIMEO: i32 = 20;
 const SO_SNDTIMEO: i32 = 21;
 
-/// The `wait` of a request, together with the socket's own time limit, which the kernel does not apply
-/// to sockets that do not block (`socket(7)`, `SO_RCVTIMEO`).
+/// The `wait` of a request, together with the socket's own time limit, which the kernel does not
+/// apply to sockets that do not block (`socket(7)`, `SO_RCVTIMEO`).
 #[derive(Clone, Copy, Debug)]
 pub struct Patience {
     wait: u64,

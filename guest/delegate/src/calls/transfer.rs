@@ -15,8 +15,8 @@ const MSG_WAITALL: u32 = 0x100;
 const MSG_NOSIGNAL: u32 = 0x4000;
 const MSG_ZEROCOPY: u32 = 0x400_0000;
 
-/// What a request's flags become: waiting is not the kernel's business here, and a signal for a broken
-/// connection is that of the trusted process.
+/// What a request's flags become: waiting is not the kernel's business here, and a signal for a
+/// broken connection is that of the trusted process.
 fn flags_of(flags: u32) -> i32 {
     const NOT_PASSED_ON: u32 = MSG_WAITALL | MSG_ZEROCOPY;
     ((flags & !NOT_PASSED_ON) | MSG_DONTWAIT | MSG_NOSIGNAL).cast_signed()

@@ -47,8 +47,8 @@ impl Session {
         self.input.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Bytes for standard input. More than the window holds ends the command's input: the host broke
-    /// the rules.
+    /// Bytes for standard input. More than the window holds ends the command's input: the host
+    /// broke the rules.
     pub fn input(&self, data: Vec<u8>) {
         let mut sender = self.lock();
         if self.window.take(data.len()).is_err() {
@@ -116,7 +116,8 @@ fn environment(wanted: &Wanted) -> impl Iterator<Item = (OsString, OsString)> {
     pairs.into_iter().map(|(name, value)| (OsString::from_vec(name), OsString::from_vec(value)))
 }
 
-/// True when `program` is a path on the list of trusted programs: it would not be found through the links.
+/// True when `program` is a path on the list of trusted programs: it would not be found through the
+/// links.
 fn is_trusted_path(program: &OsStr) -> bool {
     let list = std::fs::read(TRUSTED).unwrap_or_default();
     list.split(|byte| *byte == b'\n').any(|line| !line.is_empty() && line == program.as_bytes())

@@ -11,8 +11,8 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 /// Who waits for which child.
 #[derive(Debug, Default)]
 pub struct Reaper {
-    /// A child is reaped, and one is started, under this lock only: so an end is never missed, and the standard library
-    /// itself can wait for a child whose `exec` failed.
+    /// A child is reaped, and one is started, under this lock only: so an end is never missed, and
+    /// the standard library itself can wait for a child whose `exec` failed.
     waiting: Mutex<HashMap<Pid, Sender<Exit>>>,
     started: Condvar,
 }
@@ -48,7 +48,8 @@ impl Reaper {
         let ended = waitid(WaitId::All, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT);
         let mut waiting = self.lock();
         if ended.is_err() {
-            // No child, or none any more: the next one is announced. The timeout covers one started just before.
+            // No child, or none any more: the next one is announced. The timeout covers one started
+            // just before.
             let patience = std::time::Duration::from_millis(200);
             let _ = self.started.wait_timeout(waiting, patience);
             return;

@@ -9,11 +9,12 @@ use rustix::io::Errno;
 use std::sync::mpsc::Receiver;
 use std::sync::{Condvar, Mutex, PoisonError};
 
-/// How long an output may still be silent after the command has ended, before what is left of it is given up: some
-/// descendant keeps it open.
+/// How long an output may still be silent after the command has ended, before what is left of it is
+/// given up: some descendant keeps it open.
 const GRACE: Timespec = Timespec { tv_sec: 0, tv_nsec: 300_000_000 };
 
-/// Credit of one direction of one stream: given by the host for an output, to the host for an input.
+/// Credit of one direction of one stream: given by the host for an output, to the host for an
+/// input.
 #[derive(Debug, Default)]
 pub struct Credit {
     window: Mutex<Window>,
@@ -43,7 +44,8 @@ impl Credit {
     }
 }
 
-/// Waits until the output can be read. False when the command has ended (`ended` is hung up) and nothing more came.
+/// Waits until the output can be read. False when the command has ended (`ended` is hung up) and
+/// nothing more came.
 fn readable(from: &OwnedFd, ended: &OwnedFd) -> bool {
     let mut both = [PollFd::new(from, PollFlags::IN), PollFd::new(ended, PollFlags::empty())];
     while poll(&mut both, None) == Err(Errno::INTR) {}
@@ -92,7 +94,8 @@ pub fn feed(number: Number, to: &OwnedFd, input: &Receiver<Vec<u8>>, window: &Cr
             match rustix::io::write(to, rest) {
                 Ok(written) => rest = rest.get(written..).unwrap_or_default(),
                 Err(Errno::INTR) => {}
-                // Nobody reads any more: swallow the rest, so that the host does not wait for credit.
+                // Nobody reads any more: swallow the rest, so that the host does not wait for
+                // credit.
                 Err(_) => broken = true,
             }
         }
