@@ -1,3 +1,33 @@
-//! Placeholder module documentation for `servicing`; see doc/borders.md.
+//! Remote servicing of system calls: everything but the server around it. Exits of the compute
+//! VM's processor go in, a changed processor state comes out; requests go to mailboxes, results
+//! come from there. `doc/borders.md` has the rules that this shares with the guest programs.
+//!
+//! Reading order: [`Engine`], `space` (processes and calls in service), `cx` (what the steps of
+//! a call work with), `calls` (the steps), `delegate` (the other side), `form` and `cpu` (the
+//! processor).
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+mod calls;
+mod core;
+mod cpu;
+mod cx;
+mod delegate;
+mod engine;
+mod form;
+mod report;
+mod space;
+mod spelling;
+mod table;
+mod wake;
+mod world;
+
+pub use self::core::Core;
+pub use engine::Engine;
+pub use spelling::TrustList;
+pub use world::{Census, Counters, Settings, World};
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,153 @@
+//! Calls about descriptors themselves. The program's own kernel carries them out on the
+//! placeholders; here is only kept up what the numbers stand for.
+use super::readiness::Access;
+use super::refuse;
+use super::socket::put;
+use crate::cx::Cx;
+use crate::space::Outcome;
+use crate::table::{Entry, State};
+use linux_abi::{
+    CLOSE_RANGE_CLOEXEC, Errno, F_DUPFD, F_DUPFD_CLOEXEC, F_SETFD, F_SETFL, FD_CLOEXEC, FIOCLEX,
+    FIONBIO, FIONCLEX, FIONREAD, O_CLOEXEC, O_NONBLOCK, SIOCATMARK, TCGETS, TIOCOUTQ, check, nr,
+};
+use wire::{Request, layout};
+
+/// `close`: the remote socket first, so that its port is free when the program goes on.
+pub async fn close(cx: &Cx) -> Result<Outcome, Errno> {
+    let Some(entry) = cx.table.remove(cx.int(0)) else { return Ok(Outcome::Reflect) };
+    if let Some((_, fd)) = cx.core.unused(&cx.table, &entry.resource) {
+        // Whatever the delegate says, the placeholder must be closed.
+        let _ = cx.simple(&Request::Close { fd }).await;
+    }
+    Ok(Outcome::Reflect)
+}
+
+/// `close_range`, split around the relay's own descriptors.
+pub async fn close_range(cx: &Cx) -> Result<Outcome, Errno> {
+    let [first, last, flags] = [0, 1, 2].map(|n| cx.int(n) as u32);
+    if first > last {
+        return Ok(Outcome::Reflect);
+    }
+    let mut own = alloc::vec::Vec::new();
+    for wake in cx.table.wakes.borrow().iter().filter(|w| !w.closed.get()) {
+        own.extend(u32::try_from(wake.fd).ok().filter(|fd| (first..=last).contains(fd)));
+    }
+    own.sort_unstable();
+    let mut from = first;
+    for hidden in own {
+        if hidden > from {
+            let part = [u64::from(from), u64::from(hidden - 1), u64::from(flags), 0, 0, 0];
+            check(cx.local(nr::close_range, part).await)?;
+        }
+        from = hidden + 1;
+    }
+    if from <= last {
+        let part = [u64::from(from), u64::from(last), u64::from(flags), 0, 0, 0];
+        check(cx.local(nr::close_range, part).await)?;
+    }
+    let closed = cx.table.take_range(first, last, flags & CLOSE_RANGE_CLOEXEC != 0);
+    cx.core.release(&cx.table, closed);
+    Ok(Outcome::Return(0))
+}
+
+/// Enters what `dup` made: `to` stands for the same as `entry`.
+async fn follow(cx: &Cx, to: i64, entry: &Entry, close_on_exec: bool) -> Result<Outcome, Errno> {
+    let fd = check(to)?;
+    put(cx, fd as i32, Entry { resource: entry.resource.clone(), close_on_exec }).await;
+    Ok(Outcome::Return(fd))
+}
+
+/// `dup`.
+pub async fn dup(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    let fd = cx.original().await;
+    follow(cx, fd, entry, false).await
+}
+
+/// `dup2` and `dup3`: what the new number stood for is closed.
+pub async fn dup_onto(cx: &Cx) -> Result<Outcome, Errno> {
+    let (from, to) = (cx.table.get(cx.arguments[0]), cx.int(1));
+    if from.is_none() && cx.table.get(cx.arguments[1]).is_none() {
+        return Ok(Outcome::Reflect);
+    }
+    let fd = check(cx.original().await)?;
+    if cx.int(0) == to {
+        return Ok(Outcome::Return(fd));
+    }
+    let close_on_exec = cx.number == nr::dup3 && cx.int(2) as u32 & O_CLOEXEC != 0;
+    match from {
+        Some(entry) => follow(cx, fd, &entry, close_on_exec).await,
+        None => {
+            let old = cx.table.remove(to);
+            cx.core.release(&cx.table, old);
+            Ok(Outcome::Return(fd))
+        }
+    }
+}
+
+/// `fcntl`.
+pub async fn fcntl(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    let value = cx.arguments[2] as u32;
+    match cx.int(1) as u32 {
+        command @ (F_DUPFD | F_DUPFD_CLOEXEC) => {
+            let fd = cx.original().await;
+            follow(cx, fd, entry, command == F_DUPFD_CLOEXEC).await
+        }
+        F_SETFD => {
+            cx.table.set_close_on_exec(cx.int(0), value & FD_CLOEXEC != 0);
+            Ok(Outcome::Reflect)
+        }
+        F_SETFL => {
+            let result = check(cx.original().await)?;
+            entry.resource.nonblocking.set(value & O_NONBLOCK != 0);
+            Ok(Outcome::Return(result))
+        }
+        _ => Ok(Outcome::Reflect),
+    }
+}
+
+/// The commands that change a descriptor or its flags. `None`: another command.
+async fn ioctl_flags(cx: &Cx, entry: &Entry) -> Result<Option<Outcome>, Errno> {
+    match cx.int(1) as u32 {
+        FIONBIO => {
+            let on = i32::from_le_bytes(cx.array(cx.arguments[2]).await?);
+            let result = check(cx.original().await)?;
+            entry.resource.nonblocking.set(on != 0);
+            Ok(Some(Outcome::Return(result)))
+        }
+        command @ (FIOCLEX | FIONCLEX) => {
+            cx.table.set_close_on_exec(cx.int(0), command == FIOCLEX);
+            Ok(Some(Outcome::Reflect))
+        }
+        _ => Ok(None),
+    }
+}
+
+/// `ioctl` before the socket has committed.
+pub async fn ioctl_undecided(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    Ok(ioctl_flags(cx, entry).await?.unwrap_or(Outcome::Reflect))
+}
+
+/// `ioctl` of a remote socket.
+pub async fn ioctl(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    if let Some(outcome) = ioctl_flags(cx, entry).await? {
+        return Ok(outcome);
+    }
+    let command = cx.int(1) as u32;
+    match command {
+        // Programs ask every descriptor whether it is a terminal.
+        TCGETS => return Ok(Outcome::Reflect),
+        FIONREAD | TIOCOUTQ | SIOCATMARK => {}
+        _ => return refuse(cx),
+    }
+    let hold = cx.hold(entry);
+    let State::Remote(_) = hold.resource.state.get() else { return Err(Errno::EIO) };
+    let fd = cx.remote_fd(&hold.resource)?;
+    let lease = cx.worker().await?;
+    lease.mailbox().memory().write_all(layout::PAYLOAD, &[0; 4])?;
+    let response = cx.ask(&lease, &Request::Ioctl { fd, command }).await?;
+    let result = check(response.value)?;
+    let mut value = [0; 4];
+    lease.mailbox().memory().read_all(layout::PAYLOAD, &mut value)?;
+    cx.write(cx.arguments[2], &value).await?;
+    Ok(Outcome::Return(result))
+}

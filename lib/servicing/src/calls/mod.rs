@@ -1,0 +1,193 @@
+//! The calls that are serviced, each as a sequence of steps. A step makes a call of the
+//! program's own kernel and waits for the thread to come back; everything between two steps
+//! happens while the vCPU stands still.
+mod descriptors;
+mod messages;
+mod poll;
+mod process;
+mod readiness;
+mod socket;
+mod transfer;
+
+use crate::cx::Cx;
+use crate::space::Outcome;
+use crate::table::{Entry, State, Table};
+use crate::world::Kind;
+use alloc::rc::Rc;
+use linux_abi::{AF_INET, AF_INET6, CLONE_THREAD, Errno, name, nr};
+
+pub use process::{adopt, enter_child, enter_program};
+
+/// What is to be done with a call.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// The program's kernel carries it out; nothing has to be noted.
+    Plain,
+    /// Steps are needed.
+    Serve,
+    /// It fails at once.
+    Refuse(Errno),
+}
+
+/// What is to be done with a call of a trusted process, without touching its memory.
+#[must_use]
+pub fn verdict(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
+    let inet = |domain: u64| matches!(domain as u32, AF_INET | AF_INET6);
+    let known = !table.is_empty();
+    match number {
+        nr::socket if inet(arguments[0]) => Verdict::Serve,
+        nr::execve | nr::fork | nr::vfork | nr::clone3 => Verdict::Serve,
+        nr::clone if arguments[0] & CLONE_THREAD == 0 => Verdict::Serve,
+        nr::execveat | nr::io_uring_setup => Verdict::Refuse(Errno::ENOSYS),
+        nr::close_range => Verdict::Serve,
+        nr::dup2 | nr::dup3 if table.is_hidden(arguments[1] as i32) => {
+            Verdict::Refuse(Errno::EBADF)
+        }
+        nr::dup2 | nr::dup3 | nr::poll | nr::ppoll | nr::select | nr::pselect6 if known => {
+            Verdict::Serve
+        }
+        // Descriptors in ancillary data.
+        nr::sendmsg | nr::sendmmsg if known => Verdict::Serve,
+        _ => by_descriptor(table, number, arguments),
+    }
+}
+
+fn by_descriptor(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
+    let Some(call) = linux_abi::call(number) else { return Verdict::Plain };
+    let mut verdict = Verdict::Plain;
+    for place in call.descriptors() {
+        let fd = arguments.get(place).copied().unwrap_or(u64::MAX);
+        if table.is_hidden(fd as i32) {
+            return Verdict::Refuse(Errno::EBADF);
+        }
+        if table.get(fd).is_some() {
+            verdict = Verdict::Serve;
+        }
+    }
+    verdict
+}
+
+/// Carries a call out.
+pub async fn serve(cx: Rc<Cx>) -> Outcome {
+    match dispatch(&cx).await {
+        Ok(outcome) => outcome,
+        Err(error) => Outcome::Return(error.result()),
+    }
+}
+
+async fn dispatch(cx: &Cx) -> Result<Outcome, Errno> {
+    match cx.number {
+        nr::socket => socket::socket(cx).await,
+        nr::execve => process::execve(cx).await,
+        nr::fork | nr::vfork | nr::clone | nr::clone3 => process::fork(cx).await,
+        nr::close_range => descriptors::close_range(cx).await,
+        nr::dup2 | nr::dup3 => descriptors::dup_onto(cx).await,
+        nr::poll | nr::ppoll => poll::poll(cx).await,
+        nr::select | nr::pselect6 => poll::select(cx).await,
+        nr::sendfile => transfer::sendfile(cx).await,
+        nr::epoll_ctl => epoll_ctl(cx),
+        _ => with_descriptor(cx).await,
+    }
+}
+
+/// Calls about the descriptor in their first argument.
+async fn with_descriptor(cx: &Cx) -> Result<Outcome, Errno> {
+    let Some(entry) = cx.table.get(cx.arguments[0]) else {
+        return match cx.number {
+            nr::sendmsg | nr::sendmmsg => messages::local_send(cx).await,
+            _ => refuse(cx),
+        };
+    };
+    match cx.number {
+        nr::close => return descriptors::close(cx).await,
+        nr::dup => return descriptors::dup(cx, &entry).await,
+        nr::fcntl => return descriptors::fcntl(cx, &entry).await,
+        _ => {}
+    }
+    match entry.resource.state.get() {
+        State::Local => Ok(Outcome::Reflect),
+        State::Undecided => undecided(cx, &entry).await,
+        State::Remote(_) | State::Dead => remote(cx, &entry).await,
+    }
+}
+
+/// Calls that can make a socket commit; all else is what an unconnected socket answers.
+async fn undecided(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    match cx.number {
+        nr::connect => socket::connect(cx, entry).await,
+        nr::bind => socket::bind(cx, entry).await,
+        nr::listen => socket::listen(cx, entry).await,
+        nr::setsockopt => socket::note_option(cx, entry).await,
+        nr::ioctl => descriptors::ioctl_undecided(cx, entry).await,
+        nr::sendto => transfer::sendto(cx, entry).await,
+        nr::sendmsg => messages::sendmsg(cx, entry).await,
+        nr::sendmmsg => messages::sendmmsg(cx, entry).await,
+        _ => Ok(Outcome::Reflect),
+    }
+}
+
+async fn remote(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    match cx.number {
+        nr::connect => socket::connect(cx, entry).await,
+        nr::bind => socket::bind(cx, entry).await,
+        nr::listen => socket::listen(cx, entry).await,
+        nr::accept | nr::accept4 => socket::accept(cx, entry).await,
+        nr::shutdown => socket::shutdown(cx, entry).await,
+        nr::getsockname | nr::getpeername => socket::names(cx, entry).await,
+        nr::getsockopt => socket::get_option(cx, entry).await,
+        nr::setsockopt => socket::set_option(cx, entry).await,
+        nr::ioctl => descriptors::ioctl(cx, entry).await,
+        nr::read => transfer::read(cx, entry).await,
+        nr::readv => transfer::readv(cx, entry).await,
+        nr::recvfrom => transfer::recvfrom(cx, entry).await,
+        nr::write => transfer::write(cx, entry).await,
+        nr::writev => transfer::writev(cx, entry).await,
+        nr::sendto => transfer::sendto(cx, entry).await,
+        nr::sendmsg => messages::sendmsg(cx, entry).await,
+        nr::recvmsg => messages::recvmsg(cx, entry).await,
+        nr::sendmmsg => messages::sendmmsg(cx, entry).await,
+        nr::recvmmsg => messages::recvmmsg(cx, entry).await,
+        // What only asks for the kind of file is answered rightly by the placeholder, which is a
+        // socket, too.
+        nr::fstat | nr::newfstatat | nr::statx | nr::lseek | nr::fstatfs => Ok(Outcome::Reflect),
+        _ => refuse(cx),
+    }
+}
+
+fn epoll_ctl(cx: &Cx) -> Result<Outcome, Errno> {
+    match cx.table.get(cx.arguments[2]).map(|e| e.resource.state.get()) {
+        Some(State::Remote(_) | State::Dead) => {
+            // EPERM is what epoll says to files that it cannot wait for.
+            cx.note(Kind::Refused);
+            log_refusal(cx, Errno::EPERM);
+            Err(Errno::EPERM)
+        }
+        _ => Ok(Outcome::Reflect),
+    }
+}
+
+/// A call that is not covered, on a remote descriptor.
+pub(crate) fn refuse(cx: &Cx) -> Result<Outcome, Errno> {
+    let places = linux_abi::call(cx.number).into_iter().flat_map(linux_abi::Call::descriptors);
+    let is_remote = |place: usize| {
+        let entry = cx.arguments.get(place).and_then(|fd| cx.table.get(*fd));
+        entry.is_some_and(|e| matches!(e.resource.state.get(), State::Remote(_) | State::Dead))
+    };
+    if !places.into_iter().any(is_remote) {
+        return Ok(Outcome::Reflect);
+    }
+    cx.note(Kind::Refused);
+    log_refusal(cx, Errno::EOPNOTSUPP);
+    Err(Errno::EOPNOTSUPP)
+}
+
+/// One line about a call that is not carried out.
+pub(crate) fn log_refusal(cx: &Cx, error: Errno) {
+    cx.core.world.log(format_args!(
+        "{}[{}]: {} on a remote descriptor is not covered: {}",
+        cx.space.name.borrow(),
+        cx.space.id,
+        name(cx.number),
+        error.name(),
+    ));
+}

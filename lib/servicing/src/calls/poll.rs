@@ -1,0 +1,495 @@
+//! `poll` and `select` over descriptors on both sides. Both halves run at once; the first side
+//! that is ready wins, the other half is cancelled: the remote one without waiting for it, the
+//! local one by waking the thread out of it.
+use super::readiness::{RemotePoll, dead_events};
+use crate::cx::{Cx, Hold, Scratch};
+use crate::space::{Back, Outcome};
+use crate::table::State;
+use crate::wake::WakeLease;
+use crate::world::{Kind, add};
+use alloc::vec::Vec;
+use linux_abi::{
+    Errno, FdSet, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM,
+    POLLWRBAND, POLLWRNORM, PollFd, SIGSET_SIZE, SigsetArgument, TimeSpec, TimeVal, check, nr,
+};
+use paging::PAGE;
+use wire::{PollEntry, WAIT_FOREVER};
+
+/// Most entries of one call.
+const ENTRIES_MAX: u64 = 16384;
+/// Where the time lies in a scratch page; entries lie below, the drain buffer above.
+const TIME_AT: u64 = PAGE - 128;
+/// Entries that fit below.
+const SCRATCH_ENTRIES: usize = (TIME_AT / 8) as usize;
+
+/// A signal mask for the time of the wait, as the program passed it.
+#[derive(Clone, Copy, Default)]
+struct Mask {
+    address: u64,
+    size: u64,
+}
+
+/// Who answers for an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Side {
+    Ignored,
+    Local,
+    Remote(i32),
+    Lost,
+    NotOpen,
+}
+
+/// A poll divided between the two sides.
+#[derive(Debug, Default)]
+struct Split {
+    local: Vec<PollFd>,
+    local_places: Vec<usize>,
+    remote: Vec<PollEntry>,
+    remote_places: Vec<usize>,
+}
+
+impl Split {
+    /// Divides; what is lost or not open is answered in `entries` at once.
+    fn new(entries: &mut [PollFd], side: impl Fn(i32) -> Side) -> Self {
+        let mut split = Self::default();
+        for (place, entry) in entries.iter_mut().enumerate() {
+            let (fd, events) = (entry.fd, entry.events);
+            entry.revents = 0;
+            match side(fd) {
+                Side::Ignored => {}
+                Side::Local => {
+                    split.local.push(*entry);
+                    split.local_places.push(place);
+                }
+                Side::Remote(fd) => {
+                    split.remote.push(PollEntry { fd, events, revents: 0 });
+                    split.remote_places.push(place);
+                }
+                Side::Lost => entry.revents = dead_events(events),
+                Side::NotOpen => entry.revents = POLLNVAL,
+            }
+        }
+        split
+    }
+
+    /// Puts both sides' answers together; answers how many entries are ready.
+    fn merge(&self, entries: &mut [PollFd]) -> usize {
+        let local = self.local_places.iter().zip(self.local.iter().map(|e| e.revents));
+        let remote = self.remote_places.iter().zip(self.remote.iter().map(|e| e.revents));
+        for (place, revents) in local.chain(remote) {
+            if let Some(entry) = entries.get_mut(*place) {
+                entry.revents = revents;
+            }
+        }
+        entries.iter().filter(|e| e.revents != 0).count()
+    }
+}
+
+fn side(cx: &Cx, fd: i32) -> Side {
+    if fd < 0 {
+        return Side::Ignored;
+    }
+    if cx.table.is_hidden(fd) {
+        return Side::NotOpen;
+    }
+    let Some(entry) = cx.table.get(fd as u64) else { return Side::Local };
+    match entry.resource.state.get() {
+        State::Undecided | State::Local => Side::Local,
+        State::Remote(_) | State::Dead => {
+            cx.remote_fd(&entry.resource).map_or(Side::Lost, Side::Remote)
+        }
+    }
+}
+
+/// Memory in the process for a local `ppoll`.
+struct Room {
+    scratch: Scratch,
+    /// A mapping of its own, for many entries: address and length.
+    mapped: Option<(u64, u64)>,
+}
+
+impl Room {
+    async fn new(cx: &Cx, entries: usize) -> Result<Self, Errno> {
+        let scratch = cx.scratch()?;
+        let mut mapped = None;
+        if entries > SCRATCH_ENTRIES {
+            let length = (entries as u64 * 8).next_multiple_of(PAGE);
+            let flags = linux_abi::MAP_PRIVATE | linux_abi::MAP_ANONYMOUS;
+            let rights = linux_abi::PROT_READ | linux_abi::PROT_WRITE;
+            let map = [0, length, rights, flags, u64::MAX, 0];
+            mapped = Some((check(cx.local(nr::mmap, map).await)? as u64, length));
+        }
+        Ok(Self { scratch, mapped })
+    }
+
+    fn entries(&self) -> u64 {
+        self.mapped.map_or(self.scratch.address, |(address, _)| address)
+    }
+
+    async fn end(self, cx: &Cx) {
+        if let Some((address, length)) = self.mapped {
+            cx.local(nr::munmap, [address, length, 0, 0, 0, 0]).await;
+        }
+    }
+}
+
+/// Waits on both sides. `None`: nothing of it is remote, the program's kernel can do it alone.
+async fn wait(
+    cx: &Cx,
+    entries: &mut [PollFd],
+    timeout: Option<u64>,
+    mask: Mask,
+) -> Result<Option<usize>, Errno> {
+    let mut split = Split::new(entries, |fd| side(cx, fd));
+    let answered = entries.iter().any(|e| e.revents != 0);
+    if split.remote.is_empty() && !answered {
+        return Ok(None);
+    }
+    cx.note(if split.local.is_empty() { Kind::Remote } else { Kind::Both });
+    let _holds: Vec<Hold> = split
+        .remote_places
+        .iter()
+        .filter_map(|place| cx.table.get(entries.get(*place)?.fd as u64))
+        .map(|entry| cx.hold(&entry))
+        .collect();
+    let room = if split.local.is_empty() && (answered || timeout == Some(0)) {
+        None
+    } else {
+        Some(Room::new(cx, split.local.len() + 1).await?)
+    };
+    let result = if answered || timeout == Some(0) {
+        look(cx, &mut split, room.as_ref()).await
+    } else {
+        match &room {
+            Some(room) => sleep(cx, &mut split, room, timeout, mask).await,
+            None => Err(Errno::EIO),
+        }
+    };
+    if let Some(room) = room {
+        room.end(cx).await;
+    }
+    result?;
+    Ok(Some(split.merge(entries)))
+}
+
+/// Looks at both sides without waiting.
+async fn look(cx: &Cx, split: &mut Split, room: Option<&Room>) -> Result<(), Errno> {
+    if !split.remote.is_empty() {
+        let mut remote = RemotePoll::start(cx, &split.remote, 0).await?;
+        cx.answer(&remote.lease, &remote.completion, remote.asleep).await?;
+        remote.take(&mut split.remote);
+        remote.asleep = false;
+    }
+    look_local(cx, split, room).await
+}
+
+async fn look_local(cx: &Cx, split: &mut Split, room: Option<&Room>) -> Result<(), Errno> {
+    let Some(room) = room.filter(|_| !split.local.is_empty()) else { return Ok(()) };
+    match poll_local(cx, split, room, None, Some(0), Mask::default()).await? {
+        Back::Result(result) => check(result).map(|_| ()),
+        Back::Restart => Ok(()),
+    }
+}
+
+/// Has the program's kernel poll the local half, and the wake socket with it.
+async fn poll_local(
+    cx: &Cx,
+    split: &mut Split,
+    room: &Room,
+    wake: Option<&WakeLease>,
+    timeout: Option<u64>,
+    mask: Mask,
+) -> Result<Back, Errno> {
+    let mut bytes = Vec::with_capacity((split.local.len() + 1) * PollFd::SIZE);
+    split.local.iter().for_each(|e| bytes.extend(PollFd { revents: 0, ..*e }.encode()));
+    if let Some(lease) = wake {
+        bytes.extend(PollFd { fd: lease.wake().fd, events: POLLIN, revents: 0 }.encode());
+    }
+    cx.write(room.entries(), &bytes).await?;
+    let mut time = 0;
+    if let Some(timeout) = timeout {
+        time = room.scratch.address + TIME_AT;
+        cx.write(time, &TimeSpec::from_nanoseconds(timeout).encode()).await?;
+    }
+    let count = (bytes.len() / PollFd::SIZE) as u64;
+    let size = if mask.address == 0 { SIGSET_SIZE } else { mask.size };
+    let call = [room.entries(), count, time, mask.address, size, 0];
+    let back = cx.local_once(nr::ppoll, call).await;
+    if matches!(back, Back::Result(n) if n >= 0) {
+        cx.read(room.entries(), &mut bytes).await?;
+        for (entry, chunk) in split.local.iter_mut().zip(bytes.chunks_exact(PollFd::SIZE)) {
+            let mut raw = [0; PollFd::SIZE];
+            raw.copy_from_slice(chunk);
+            entry.revents = PollFd::decode(raw).revents;
+        }
+    }
+    Ok(back)
+}
+
+/// Runs both halves until one is ready.
+async fn sleep(
+    cx: &Cx,
+    split: &mut Split,
+    room: &Room,
+    timeout: Option<u64>,
+    mask: Mask,
+) -> Result<(), Errno> {
+    let remote = RemotePoll::start(cx, &split.remote, WAIT_FOREVER).await?;
+    if remote.spin(cx) {
+        remote.take(&mut split.remote);
+        return look_local(cx, split, Some(room)).await;
+    }
+    let deadline = timeout.map(|t| cx.core.world.now().saturating_add(t));
+    let lease = cx.wake().await?;
+    loop {
+        remote.arm(lease.wake());
+        if remote.is_done(cx) {
+            remote.take(&mut split.remote);
+            return look_local(cx, split, Some(room)).await;
+        }
+        if lease.wake().outstanding.get() > 0 {
+            cx.drain(lease.wake(), &room.scratch).await?;
+            continue;
+        }
+        let left = deadline.map(|d| d.saturating_sub(cx.core.world.now()));
+        let result = match poll_local(cx, split, room, Some(&lease), left, mask).await? {
+            Back::Restart => continue,
+            Back::Result(result) => check(result)?,
+        };
+        let local = split.local.iter().any(|e| e.revents != 0);
+        if remote.is_done(cx) {
+            remote.take(&mut split.remote);
+            return Ok(());
+        }
+        if local || result == 0 {
+            // What is still out is cancelled when `remote` goes; nobody waits for that.
+            add(&cx.core.counters.cancellations, 1);
+            return Ok(());
+        }
+    }
+}
+
+/// `poll` and `ppoll`.
+pub async fn poll(cx: &Cx) -> Result<Outcome, Errno> {
+    let [at, count, time, mask, size, _] = cx.arguments;
+    let count = u64::from(count as u32);
+    if count > ENTRIES_MAX {
+        return Err(Errno::EINVAL);
+    }
+    let bytes = cx.bytes(at, count as usize * PollFd::SIZE).await?;
+    let mut entries = Vec::with_capacity(count as usize);
+    for chunk in bytes.chunks_exact(PollFd::SIZE) {
+        let mut raw = [0; PollFd::SIZE];
+        raw.copy_from_slice(chunk);
+        entries.push(PollFd::decode(raw));
+    }
+    let (timeout, mask) = if cx.number == nr::poll {
+        let milliseconds = u64::try_from(time as i32).ok();
+        (milliseconds.map(|ms| ms * 1_000_000), Mask::default())
+    } else {
+        (time_in(cx, time).await?, Mask { address: mask, size })
+    };
+    let start = cx.core.world.now();
+    let result = wait(cx, &mut entries, timeout, mask).await;
+    if cx.number == nr::ppoll && !matches!(result, Ok(None)) {
+        time_out(cx, time, timeout, start).await?;
+    }
+    let Some(ready) = result? else { return Ok(Outcome::Reflect) };
+    for (n, entry) in entries.iter().enumerate() {
+        let revents_at = at.wrapping_add((n * PollFd::SIZE) as u64 + 6);
+        cx.write(revents_at, &entry.revents.to_le_bytes()).await?;
+    }
+    Ok(Outcome::Return(ready as i64))
+}
+
+/// A `struct timespec` of the program, or none.
+async fn time_in(cx: &Cx, at: u64) -> Result<Option<u64>, Errno> {
+    if at == 0 {
+        return Ok(None);
+    }
+    let time = TimeSpec::decode(&cx.array(at).await?);
+    time.to_nanoseconds().map(Some).ok_or(Errno::EINVAL)
+}
+
+/// Linux tells what is left of the time.
+async fn time_out(cx: &Cx, at: u64, timeout: Option<u64>, start: u64) -> Result<(), Errno> {
+    if let (Some(timeout), true) = (timeout, at != 0) {
+        let left = timeout.saturating_sub(cx.core.world.now().saturating_sub(start));
+        cx.write(at, &TimeSpec::from_nanoseconds(left).encode()).await?;
+    }
+    Ok(())
+}
+
+/// What a set of `select` asks for, and what makes its bits.
+const SETS: [(u16, u16); 3] = [
+    (POLLIN | POLLRDNORM | POLLRDBAND, POLLIN | POLLRDNORM | POLLRDBAND | POLLHUP | POLLERR),
+    (POLLOUT | POLLWRNORM | POLLWRBAND, POLLOUT | POLLWRNORM | POLLWRBAND | POLLERR),
+    (POLLPRI, POLLPRI),
+];
+
+/// The entries that three sets ask for.
+fn entries_of(sets: &[Vec<u8>; 3], count: usize) -> Vec<PollFd> {
+    let mut entries = Vec::new();
+    for fd in 0..count {
+        let asked = |(set, (ask, _)): (&Vec<u8>, (u16, u16))| {
+            if FdSet::contains(set, fd) { ask } else { 0 }
+        };
+        let events = sets.iter().zip(SETS).map(asked).fold(0, |a, b| a | b);
+        if events != 0 {
+            entries.push(PollFd { fd: fd as i32, events, revents: 0 });
+        }
+    }
+    entries
+}
+
+/// The sets that come of polled entries, and how many bits are in them.
+///
+/// # Errors
+/// `EBADF` when a descriptor is not open.
+fn sets_of(
+    sets: &[Vec<u8>; 3],
+    entries: &[PollFd],
+    count: usize,
+) -> Result<([Vec<u8>; 3], i64), Errno> {
+    let mut out = [const { Vec::new() }; 3];
+    let mut bits = 0;
+    for ((out, asked), (_, found)) in out.iter_mut().zip(sets).zip(SETS) {
+        if asked.is_empty() {
+            continue;
+        }
+        *out = alloc::vec![0; FdSet::bytes(count)];
+        for entry in entries {
+            let fd = entry.fd as usize;
+            if entry.revents & POLLNVAL != 0 {
+                return Err(Errno::EBADF);
+            }
+            if entry.revents & found != 0 && FdSet::contains(asked, fd) {
+                FdSet::insert(out, fd);
+                bits += 1;
+            }
+        }
+    }
+    Ok((out, bits))
+}
+
+/// `select` and `pselect6`.
+pub async fn select(cx: &Cx) -> Result<Outcome, Errno> {
+    let [_, read_at, write_at, except_at, time, sigset] = cx.arguments;
+    let count = usize::try_from(cx.int(0)).map_err(|_| Errno::EINVAL)?;
+    let count = count.min(ENTRIES_MAX as usize);
+    let places = [read_at, write_at, except_at];
+    let mut sets = [const { Vec::new() }; 3];
+    for (set, at) in sets.iter_mut().zip(places) {
+        if at != 0 {
+            *set = cx.bytes(at, FdSet::bytes(count)).await?;
+        }
+    }
+    let mut entries = entries_of(&sets, count);
+    let (timeout, mask) = if cx.number == nr::select {
+        (timeval_in(cx, time).await?, Mask::default())
+    } else {
+        let mask = match sigset {
+            0 => SigsetArgument::default(),
+            at => SigsetArgument::decode(&cx.array(at).await?),
+        };
+        (time_in(cx, time).await?, Mask { address: mask.address, size: mask.size })
+    };
+    let start = cx.core.world.now();
+    let result = wait(cx, &mut entries, timeout, mask).await;
+    if matches!(result, Ok(None)) {
+        return Ok(Outcome::Reflect);
+    }
+    if cx.number == nr::pselect6 {
+        time_out(cx, time, timeout, start).await?;
+    } else if let (Some(timeout), true) = (timeout, time != 0) {
+        let left = timeout.saturating_sub(cx.core.world.now().saturating_sub(start));
+        let TimeSpec { seconds, nanoseconds } = TimeSpec::from_nanoseconds(left);
+        let left = TimeVal { seconds, microseconds: nanoseconds / 1000 };
+        cx.write(time, &left.encode()).await?;
+    }
+    result?;
+    let (out, bits) = sets_of(&sets, &entries, count)?;
+    for (set, at) in out.iter().zip(places) {
+        if at != 0 {
+            cx.write(at, set).await?;
+        }
+    }
+    Ok(Outcome::Return(bits))
+}
+
+async fn timeval_in(cx: &Cx, at: u64) -> Result<Option<u64>, Errno> {
+    if at == 0 {
+        return Ok(None);
+    }
+    let time = TimeVal::decode(&cx.array(at).await?);
+    time.to_nanoseconds().map(Some).ok_or(Errno::EINVAL)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn entry() -> impl Strategy<Value = PollFd> {
+        (-1i32..12, any::<u16>()).prop_map(|(fd, events)| PollFd { fd, events, revents: 0xffff })
+    }
+
+    fn model_side(fd: i32) -> Side {
+        match fd {
+            n if n < 0 => Side::Ignored,
+            n if n % 4 == 1 => Side::Remote(n + 100),
+            n if n % 4 == 2 => Side::Lost,
+            n if n % 4 == 3 => Side::NotOpen,
+            _ => Side::Local,
+        }
+    }
+
+    proptest! {
+        /// Every entry gets the answer of its own side, in its own place.
+        #[test]
+        fn split_and_merge_keep_places(entries in proptest::collection::vec(entry(), 0..30)) {
+            let mut all = entries.clone();
+            let mut split = Split::new(&mut all, model_side);
+            for (n, e) in split.local.iter_mut().enumerate() {
+                e.revents = 0x1000 + n as u16;
+            }
+            for (n, e) in split.remote.iter_mut().enumerate() {
+                e.revents = 0x2000 + n as u16;
+            }
+            let ready = split.merge(&mut all);
+            let (mut local, mut remote, mut expected) = (0, 0, 0);
+            for (before, after) in entries.iter().zip(&all) {
+                prop_assert_eq!((before.fd, before.events), (after.fd, after.events));
+                let revents = match model_side(before.fd) {
+                    Side::Ignored => 0,
+                    Side::Local => { local += 1; 0x1000 + local - 1 }
+                    Side::Remote(_) => { remote += 1; 0x2000 + remote - 1 }
+                    Side::Lost => dead_events(before.events),
+                    Side::NotOpen => POLLNVAL,
+                };
+                expected += usize::from(revents != 0);
+                prop_assert_eq!(after.revents, revents);
+            }
+            prop_assert_eq!(ready, expected);
+        }
+
+        /// With every asked event found, `select` gives back exactly the sets it was given.
+        #[test]
+        fn sets_survive_the_way_through_poll(
+            bits in proptest::array::uniform3(proptest::collection::btree_set(0usize..130, 0..20)),
+        ) {
+            let sets = bits.clone().map(|fds| {
+                let mut set = vec![0; FdSet::bytes(130)];
+                fds.iter().for_each(|fd| FdSet::insert(&mut set, *fd));
+                set
+            });
+            let mut entries = entries_of(&sets, 130);
+            for entry in &mut entries {
+                entry.revents = entry.events;
+            }
+            let (out, count) = sets_of(&sets, &entries, 130).unwrap();
+            prop_assert_eq!(&out, &sets);
+            prop_assert_eq!(count as usize, bits.iter().map(|b| b.len()).sum::<usize>());
+        }
+    }
+}

@@ -1,0 +1,262 @@
+//! Programs and processes: `execve`, `fork` and its relatives, and the preparations that a new
+//! program or a new process makes behind its first call.
+use crate::core::Core;
+use crate::cx::Cx;
+use crate::delegate::Life;
+use crate::space::{
+    Exec, Fork, GATE_CODE, GATE_NONCE_AT, Gate, Outcome, Role, SCRATCH_PAGES, Space, Via,
+};
+use crate::spelling::spell;
+use crate::table::Table;
+use crate::world::{add, short_name};
+use alloc::rc::Rc;
+use core::cell::Cell;
+use linux_abi::{
+    CLONE_THREAD, CLONE_VFORK, CLONE_VM, CloneArgs, Errno, MAP_ANONYMOUS, MAP_POPULATE,
+    MAP_PRIVATE, PATH_MAX, PROT_EXEC, PROT_READ, PROT_WRITE, check, nr,
+};
+use paging::PAGE;
+use wire::Credentials;
+
+/// `execve`: a listed program starts with a nonce in its path; any other ends the trust.
+pub async fn execve(cx: &Cx) -> Result<Outcome, Errno> {
+    let Ok(path) = cx.string(cx.arguments[0], PATH_MAX).await else {
+        return Ok(Outcome::Reflect);
+    };
+    let spelled = match cx.core.trust.contains(&path) {
+        true => spell(&path, cx.core.world.random()).filter(|s| s.len() < PAGE as usize),
+        false => None,
+    };
+    let Some(spelled) = spelled else {
+        cx.core.world.log(format_args!(
+            "{}[{}]: {} is not trusted: it has no network",
+            cx.space.name.borrow(),
+            cx.space.id,
+            alloc::string::String::from_utf8_lossy(&path),
+        ));
+        return Ok(Outcome::Reflect);
+    };
+    let scratch = cx.scratch()?;
+    cx.write(scratch.address, &spelled).await?;
+    cx.write(scratch.address + spelled.len() as u64, &[0]).await?;
+    let in_child = cx.space.in_child(cx.fs);
+    if in_child && cx.table.has_remote() && cx.table.delegate.borrow().is_none() {
+        // What it inherits must get a delegate while its parent still holds it.
+        start_delegate(cx, &cx.table).await?;
+    }
+    let exec = Rc::new(Exec {
+        spelled,
+        path,
+        table: cx.table.clone(),
+        leaves: (!in_child).then_some(cx.space.id),
+        deadline: cx.core.world.now().saturating_add(cx.core.settings.patience),
+    });
+    cx.table.in_exec.set(true);
+    cx.core.execs.borrow_mut().push(exec.clone());
+    let [_, argv, envp, ..] = cx.arguments;
+    let result = cx.local(nr::execve, [scratch.address, argv, envp, 0, 0, 0]).await;
+    // Only a failure comes back.
+    cx.table.in_exec.set(false);
+    cx.core.execs.borrow_mut().retain(|e| !Rc::ptr_eq(e, &exec));
+    Ok(Outcome::Return(result))
+}
+
+/// What a `fork` is like.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Kind {
+    shares_memory: bool,
+    suspends: bool,
+    /// The child's stack pointer, where it is not the parent's.
+    stack: Option<u64>,
+}
+
+async fn kind(cx: &Cx) -> Result<Option<Kind>, Errno> {
+    let (flags, stack) = match cx.number {
+        nr::fork => (0, None),
+        nr::vfork => (CLONE_VM | CLONE_VFORK, None),
+        nr::clone => (cx.arguments[0], Some(cx.arguments[1]).filter(|s| *s != 0)),
+        _ => {
+            if cx.arguments[1] < CloneArgs::SIZE as u64 {
+                return Ok(None);
+            }
+            let args = CloneArgs::decode(&cx.array(cx.arguments[0]).await?);
+            let top = args.stack.wrapping_add(args.stack_size);
+            (args.flags, Some(top).filter(|s| *s != 0))
+        }
+    };
+    if flags & CLONE_THREAD != 0 {
+        return Ok(None);
+    }
+    let shares_memory = flags & CLONE_VM != 0;
+    Ok(Some(Kind { shares_memory, suspends: flags & CLONE_VFORK != 0, stack }))
+}
+
+/// `fork`, `vfork`, `clone`, `clone3`.
+pub async fn fork(cx: &Cx) -> Result<Outcome, Errno> {
+    let Some(kind) = kind(cx).await? else { return Ok(Outcome::Reflect) };
+    if kind.shares_memory && !kind.suspends {
+        cx.core.world.log(format_args!(
+            "{}[{}]: a process that shares memory with its running parent shares its sockets, too",
+            cx.space.name.borrow(),
+            cx.space.id,
+        ));
+        return Ok(Outcome::Reflect);
+    }
+    let table = Rc::new(cx.table.copy(cx.core.number()));
+    if !kind.shares_memory && cx.space.role == Role::Trusted {
+        start_delegate(cx, &table).await?;
+    }
+    let fork = Rc::new(Fork {
+        rsp: kind.stack.unwrap_or(cx.saved.regs.r[abi::vcpu::reg::RSP]),
+        shares_memory: kind.shares_memory,
+        table,
+        saved: cx.saved,
+        arrived: Cell::new(false),
+        deadline: cx.core.world.now().saturating_add(cx.core.settings.patience),
+    });
+    cx.space.forks.borrow_mut().push(fork.clone());
+    let result = cx.original().await;
+    let over = result < 0 || kind.shares_memory;
+    if over {
+        cx.space.forks.borrow_mut().retain(|f| !Rc::ptr_eq(f, &fork));
+        cx.space.leave_child(&fork);
+        leave_parent(&cx.core, &fork.table);
+    }
+    Ok(Outcome::Return(result))
+}
+
+/// A `vfork` child is over: its descriptors are gone unless a new program has them.
+fn leave_parent(core: &Core, table: &Table) {
+    let in_space = core.spaces.borrow().iter().any(|s| s.table.id == table.id);
+    let in_exec = core.execs.borrow().iter().any(|e| e.table.id == table.id);
+    if !in_space && !in_exec {
+        core.bury(table);
+    }
+}
+
+/// Starts the child's delegate: forked from the parent's, whose sockets it keeps.
+async fn start_delegate(cx: &Cx, table: &Table) -> Result<(), Errno> {
+    let parent = if Rc::ptr_eq(&cx.space.table, &cx.table) || !cx.space.in_child(cx.fs) {
+        cx.table.delegate.borrow().clone()
+    } else {
+        cx.space.table.delegate.borrow().clone()
+    };
+    let Some(parent) = parent.filter(|d| d.life() == Life::Ready) else {
+        // Nothing can be inherited from a delegate that is not there.
+        return Ok(());
+    };
+    let remote = table.has_remote();
+    let (delegate, completion) = cx.core.start_delegate(table, &parent);
+    if !remote {
+        return Ok(());
+    }
+    let response = cx.completed(&completion).await?;
+    if response.value < 0 {
+        return Err(Errno::EAGAIN);
+    }
+    for entry in table.entries.borrow().values() {
+        let mut holders = entry.resource.holders.borrow_mut();
+        if holders.contains(&parent.id) {
+            holders.insert(delegate.id);
+        }
+    }
+    Ok(())
+}
+
+/// The first steps of a program: gate, scratch area, lifeline. Then its call.
+pub async fn enter_program(cx: Rc<Cx>) -> Outcome {
+    if let Err(error) = prepare(&cx).await {
+        cx.space.given_up.set(true);
+        cx.core.world.log(format_args!(
+            "{}[{}]: no gate ({error:?}): it goes on without network",
+            cx.space.name.borrow(),
+            cx.space.id,
+        ));
+        return Outcome::Reflect;
+    }
+    cx.space.ready.set(true);
+    serve_now(cx).await
+}
+
+async fn serve_now(cx: Rc<Cx>) -> Outcome {
+    use super::{Verdict, serve, verdict};
+    let launcher = cx.space.role == Role::Launcher;
+    match verdict(&cx.table, cx.number, &cx.arguments) {
+        Verdict::Plain => Outcome::Reflect,
+        _ if launcher && cx.number != nr::execve => Outcome::Reflect,
+        Verdict::Refuse(error) => Outcome::Return(error.result()),
+        Verdict::Serve => serve(cx).await,
+    }
+}
+
+async fn prepare(cx: &Cx) -> Result<(), Errno> {
+    let length = (1 + SCRATCH_PAGES) * PAGE;
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE;
+    let map = [0, length, PROT_READ | PROT_WRITE, flags, u64::MAX, 0];
+    let address = check(cx.local_via(nr::mmap, map, Via::Original).await)? as u64;
+    let mut nonce = [0; 16];
+    nonce[..8].copy_from_slice(&cx.core.world.random().to_le_bytes());
+    nonce[8..].copy_from_slice(&cx.core.world.random().to_le_bytes());
+    let tables = cx.space.tables(&cx.core);
+    let code = tables.write(address, &GATE_CODE);
+    let written = code.and_then(|()| tables.write(address + GATE_NONCE_AT, &nonce));
+    written.map_err(|_| Errno::EFAULT)?;
+    let protect = [address, PAGE, PROT_READ | PROT_EXEC, 0, 0, 0];
+    check(cx.local_via(nr::mprotect, protect, Via::Original).await)?;
+    cx.space.gate.set(Some(Gate { address, nonce }));
+    // The lifeline: from now on the process's end is noticed.
+    drop(cx.wake().await?);
+    if cx.space.role == Role::Trusted {
+        let uid = check(cx.local(nr::geteuid, [0; 6]).await)? as u32;
+        let gid = check(cx.local(nr::getegid, [0; 6]).await)? as u32;
+        let capabilities = if uid == 0 { u64::MAX } else { 0 };
+        cx.table.credentials.set(Credentials { uid, gid, capabilities });
+        // Its delegate comes to life while it loads its libraries.
+        cx.core.delegate(&cx.table);
+    }
+    Ok(())
+}
+
+/// The first steps of a child of `fork`: its parent's wake sockets are none of its own.
+pub async fn enter_child(cx: Rc<Cx>) -> Outcome {
+    let inherited = cx.table.inherited.take();
+    for fd in inherited {
+        cx.local(nr::close, [fd as u64, 0, 0, 0, 0, 0]).await;
+    }
+    match cx.wake().await {
+        Ok(_) => cx.space.ready.set(true),
+        Err(error) => {
+            cx.space.given_up.set(true);
+            cx.core.world.log(format_args!(
+                "{}[{}]: no lifeline ({error:?}): it goes on without network",
+                cx.space.name.borrow(),
+                cx.space.id,
+            ));
+        }
+    }
+    Outcome::Return(0)
+}
+
+/// The space of a program that has shown its nonce.
+pub fn adopt(core: &Core, exec: &Exec, cr3: u64) -> Rc<Space> {
+    let left = exec.leaves.and_then(|id| {
+        let spaces = core.spaces.borrow();
+        spaces.iter().find(|s| s.id == id).cloned()
+    });
+    let table = exec.table.clone();
+    if let Some(left) = left {
+        core.forget(&left);
+    }
+    // Wake sockets are closed by `execve`.
+    core.wakes.drop_table(&*core.world, table.id);
+    table.wakes.borrow_mut().clear();
+    table.inherited.borrow_mut().clear();
+    table.in_exec.set(false);
+    let closed = table.exec();
+    core.release(&table, closed);
+    add(&core.counters.processes, 1);
+    let name = short_name(&exec.path);
+    let space = Rc::new(Space::new(core.number(), cr3, name, Role::Trusted, table));
+    core.spaces.borrow_mut().push(space.clone());
+    space
+}

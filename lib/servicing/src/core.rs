@@ -1,0 +1,248 @@
+//! What all parts of the engine share.
+use crate::delegate::{Delegate, Delegates, Life};
+use crate::space::{Exec, Space};
+use crate::spelling::TrustList;
+use crate::table::{Entry, Resource, State, Table};
+use crate::wake::Wakes;
+use crate::world::{Census, Counters, Settings, World, add};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+use wire::Request;
+
+/// Shared state. Nothing borrows a part of it across a step of a call.
+pub struct Core {
+    /// Surroundings.
+    pub world: Rc<dyn World>,
+    /// Settings.
+    pub settings: Settings,
+    /// Programs that may become trusted.
+    pub trust: TrustList,
+    /// Watched address spaces.
+    pub spaces: RefCell<Vec<Rc<Space>>>,
+    /// Programs about to start.
+    pub execs: RefCell<Vec<Rc<Exec>>>,
+    /// Wake sockets.
+    pub wakes: Wakes,
+    /// Delegates.
+    pub delegates: Delegates,
+    /// Totals.
+    pub counters: Counters,
+    /// One line per remote call.
+    pub verbose: Cell<bool>,
+    next: Cell<u32>,
+    next_resource: Cell<u64>,
+}
+
+impl Core {
+    /// With nothing in it yet.
+    #[must_use]
+    pub fn new(world: Rc<dyn World>, settings: Settings, trust: TrustList) -> Self {
+        Self {
+            world,
+            settings,
+            trust,
+            spaces: RefCell::default(),
+            execs: RefCell::default(),
+            wakes: Wakes::default(),
+            delegates: Delegates::default(),
+            counters: Counters::default(),
+            verbose: Cell::new(false),
+            next: Cell::new(0),
+            next_resource: Cell::new(0),
+        }
+    }
+
+    /// A number that is not in use.
+    pub fn number(&self) -> u32 {
+        self.next.set(self.next.get().wrapping_add(1));
+        self.next.get()
+    }
+
+    /// A new socket that has not committed.
+    pub fn resource(&self, domain: u32, kind: u32, protocol: u32) -> Resource {
+        self.next_resource.set(self.next_resource.get() + 1);
+        Resource {
+            id: self.next_resource.get(),
+            domain,
+            kind,
+            protocol,
+            state: Cell::new(State::Undecided),
+            nonblocking: Cell::new(false),
+            receive_timeout: Cell::new(0),
+            send_timeout: Cell::new(0),
+            options: RefCell::default(),
+            holders: RefCell::default(),
+        }
+    }
+
+    /// The watched space with that page-table root.
+    pub fn space(&self, cr3: u64) -> Option<Rc<Space>> {
+        let root = crate::space::root(cr3);
+        self.spaces.borrow().iter().find(|s| s.cr3 == root).cloned()
+    }
+
+    /// Stops watching a space.
+    pub fn forget(&self, space: &Space) {
+        self.spaces.borrow_mut().retain(|s| s.id != space.id);
+    }
+
+    /// The process of a table is gone: its sockets, its delegate and its spaces go.
+    pub fn bury(&self, table: &Table) {
+        if table.dead.replace(true) {
+            return;
+        }
+        self.spaces.borrow_mut().retain(|s| s.table.id != table.id);
+        self.wakes.drop_table(&*self.world, table.id);
+        table.wakes.borrow_mut().clear();
+        // The delegate's end closes its sockets; the entries only go from the books.
+        let entries = core::mem::take(&mut *table.entries.borrow_mut());
+        let delegate = table.delegate.borrow_mut().take();
+        if let Some(delegate) = delegate {
+            for entry in entries.values() {
+                entry.resource.holders.borrow_mut().remove(&delegate.id);
+            }
+            self.delegates.dismiss(&delegate);
+        }
+        self.pump();
+    }
+
+    /// Closes what no descriptor of the table uses any more, without waiting.
+    pub fn release(&self, table: &Table, entries: impl IntoIterator<Item = Entry>) {
+        for entry in entries {
+            self.close_unused(table, &entry.resource);
+        }
+        self.pump();
+    }
+
+    /// Closes the remote socket if nothing of this table uses it any more.
+    pub fn close_unused(&self, table: &Table, resource: &Resource) {
+        let Some((delegate, fd)) = self.unused(table, resource) else { return };
+        delegate.order(Request::Close { fd });
+    }
+
+    /// The delegate's descriptor that has to be closed, when nothing of this table uses the
+    /// resource any more. It is taken off the books.
+    pub fn unused(&self, table: &Table, resource: &Resource) -> Option<(Rc<Delegate>, i32)> {
+        let State::Remote(fd) = resource.state.get() else { return None };
+        if !table.is_unused(resource) {
+            return None;
+        }
+        let delegate = table.delegate.borrow().clone()?;
+        resource.holders.borrow_mut().remove(&delegate.id).then_some((delegate, fd))
+    }
+
+    /// The table's delegate, if it lives; a new one of the dispatcher's where it does not.
+    pub fn delegate(&self, table: &Table) -> Option<Rc<Delegate>> {
+        let current = table.delegate.borrow().clone();
+        if let Some(delegate) = current.filter(|d| d.life() != Life::Dead) {
+            return Some(delegate);
+        }
+        if table.dead.get() {
+            return None;
+        }
+        let dispatcher = self.delegates.dispatcher()?;
+        Some(self.start_delegate(table, &dispatcher).0)
+    }
+
+    /// Starts a delegate for a table.
+    pub fn start_delegate(
+        &self,
+        table: &Table,
+        parent: &Delegate,
+    ) -> (Rc<Delegate>, Rc<crate::delegate::Completion>) {
+        let credentials = table.credentials.get();
+        let (delegate, completion) = self.delegates.start(&*self.world, parent, credentials);
+        *table.delegate.borrow_mut() = Some(delegate.clone());
+        add(&self.counters.delegates, 1);
+        self.pump();
+        (delegate, completion)
+    }
+
+    /// Takes in what delegates have answered.
+    pub fn pump(&self) {
+        self.delegates.pump(&*self.world, &self.wakes);
+    }
+
+    /// The tables of all processes, children that are still to come included.
+    fn tables(&self) -> Vec<Rc<Table>> {
+        let mut tables = Vec::new();
+        for space in self.spaces.borrow().iter() {
+            tables.push(space.table.clone());
+            tables.extend(space.forks.borrow().iter().map(|f| f.table.clone()));
+        }
+        tables.extend(self.execs.borrow().iter().map(|e| e.table.clone()));
+        tables
+    }
+
+    /// A wake socket of a table has closed. When it was the last one, the process is gone,
+    /// unless it is about to become another program.
+    pub fn lifeline_closed(&self, table: u32) {
+        let Some(table) = self.tables().into_iter().find(|t| t.id == table) else { return };
+        let alive = table.wakes.borrow().iter().any(|w| !w.closed.get());
+        if !alive && !table.in_exec.get() {
+            self.bury(&table);
+        }
+    }
+
+    /// The compute VM is gone.
+    pub fn bury_all(&self) {
+        for table in self.tables() {
+            self.bury(&table);
+        }
+        self.spaces.borrow_mut().clear();
+        self.execs.borrow_mut().clear();
+    }
+
+    /// Gives up on what is overdue. Answers when to look again.
+    pub fn tick(&self) -> Option<u64> {
+        let now = self.world.now();
+        let late: Vec<_> =
+            self.execs.borrow().iter().filter(|e| e.deadline <= now).cloned().collect();
+        for exec in late {
+            self.world.log(format_args!(
+                "{} did not start",
+                alloc::string::String::from_utf8_lossy(&exec.path)
+            ));
+            self.execs.borrow_mut().retain(|e| !Rc::ptr_eq(e, &exec));
+            exec.table.in_exec.set(false);
+            if exec.table.wakes.borrow().iter().all(|w| w.closed.get()) {
+                self.bury(&exec.table);
+            }
+        }
+        let mut lost = Vec::new();
+        let mut next = self.delegates.tick(&*self.world, &self.wakes, self.settings.patience);
+        for space in self.spaces.borrow().iter() {
+            space.forks.borrow_mut().retain(|fork| {
+                // A parent that is suspended by `vfork` waits as long as it takes.
+                let late = fork.deadline <= now && !fork.shares_memory;
+                if late {
+                    lost.push(fork.table.clone());
+                } else if !fork.shares_memory {
+                    next = Some(next.map_or(fork.deadline, |n| n.min(fork.deadline)));
+                }
+                !late
+            });
+        }
+        for table in lost {
+            self.bury(&table);
+        }
+        let execs = self.execs.borrow();
+        execs.iter().map(|e| e.deadline).chain(next).min()
+    }
+
+    /// What exists now.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        let spaces = self.spaces.borrow();
+        let trusted = || spaces.iter().filter(|s| s.role == crate::space::Role::Trusted);
+        let (delegates, workers) = self.delegates.census();
+        Census {
+            processes: trusted().count() as u64,
+            delegates,
+            workers,
+            descriptors: trusted().map(|s| s.table.entries.borrow().len() as u64).sum(),
+            in_service: trusted().map(|s| s.in_service() as u64).sum(),
+        }
+    }
+}

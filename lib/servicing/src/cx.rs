@@ -1,0 +1,491 @@
+//! What the steps of a call in service work with: calls of the program's own kernel, its memory,
+//! scratch memory, waiting.
+use crate::core::Core;
+use crate::cpu::Saved;
+use crate::delegate::{Completion, Lease, Life};
+use crate::space::{Back, Exchange, LocalCall, Space, Via};
+use crate::table::{Entry, Resource, State, Table};
+use crate::wake::{Wake, WakeLease};
+use crate::world::{Kind, add};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::Cell;
+use core::future::poll_fn;
+use core::task::Poll;
+use linux_abi::{
+    AF_VSOCK, Errno, F_DUPFD_CLOEXEC, MADV_POPULATE_READ, MADV_POPULATE_WRITE, POLLIN, PollFd,
+    SIGSET_SIZE, SOCK_CLOEXEC, SOCK_STREAM, check, nr,
+};
+use paging::{Access, Fault, PAGE, Stopped};
+use wire::{Request, Response};
+
+/// Context id of the hypervisor on virtual sockets.
+const HOST_CID: u32 = 2;
+/// Descriptors of wake sockets lie from here on, where the limit allows it.
+const HIGH_DESCRIPTORS: [u64; 3] = [1000, 200, 50];
+/// Most bytes that one populating call covers.
+const POPULATE_SPAN: u64 = 1 << 20;
+
+/// A page of scratch memory in the process.
+pub struct Scratch {
+    space: Rc<Space>,
+    index: u32,
+    /// Its address.
+    pub address: u64,
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        self.space.give_scratch(self.index);
+    }
+}
+
+/// A resource in use by a call: it stays open meanwhile, whatever happens to its descriptors.
+pub struct Hold {
+    core: Rc<Core>,
+    table: Rc<Table>,
+    /// The socket.
+    pub resource: Rc<Resource>,
+}
+
+impl Drop for Hold {
+    fn drop(&mut self) {
+        self.table.unhold(&self.resource);
+        self.core.close_unused(&self.table, &self.resource);
+    }
+}
+
+/// The context of one call in service.
+pub struct Cx {
+    /// Shared state.
+    pub core: Rc<Core>,
+    /// The process.
+    pub space: Rc<Space>,
+    /// The thread's descriptors.
+    pub table: Rc<Table>,
+    /// FS base of the thread.
+    pub fs: u64,
+    /// Registers at the call.
+    pub saved: Saved,
+    /// Call number.
+    pub number: u64,
+    /// Arguments.
+    pub arguments: [u64; 6],
+    /// How it was carried out, for the books.
+    pub kind: Cell<Kind>,
+    exchange: Rc<Exchange>,
+}
+
+impl Cx {
+    /// For a call that starts now.
+    #[must_use]
+    pub fn new(
+        core: Rc<Core>,
+        space: Rc<Space>,
+        table: Rc<Table>,
+        fs: u64,
+        saved: Saved,
+        exchange: Rc<Exchange>,
+    ) -> Self {
+        let (number, arguments) = (saved.number(), saved.arguments());
+        let kind = Cell::new(Kind::Local);
+        Self { core, space, table, fs, saved, number, arguments, kind, exchange }
+    }
+
+    /// An argument as `int`.
+    #[must_use]
+    pub fn int(&self, n: usize) -> i32 {
+        self.arguments.get(n).map_or(0, |a| *a as i32)
+    }
+
+    /// Notes that a delegate takes part.
+    pub fn note(&self, kind: Kind) {
+        self.kind.set(kind);
+    }
+
+    // ----- the program's own kernel -----
+
+    async fn call(&self, number: u64, arguments: [u64; 6], via: Via) -> Back {
+        add(&self.core.counters.helpers, 1);
+        self.exchange.wanted.set(Some(LocalCall { number, arguments, via }));
+        poll_fn(|_| match self.exchange.back.take() {
+            Some(back) => Poll::Ready(back),
+            None => Poll::Pending,
+        })
+        .await
+    }
+
+    /// Has the program's kernel carry out a call; a restarted one is simply made again.
+    pub async fn local(&self, number: u64, arguments: [u64; 6]) -> i64 {
+        self.local_via(number, arguments, Via::Gate).await
+    }
+
+    /// The same, coming back where `via` says.
+    pub async fn local_via(&self, number: u64, arguments: [u64; 6], via: Via) -> i64 {
+        loop {
+            if let Back::Result(result) = self.call(number, arguments, via).await {
+                return result;
+            }
+        }
+    }
+
+    /// The same for a call that waits: the caller wants to know about restarts.
+    pub async fn local_once(&self, number: u64, arguments: [u64; 6]) -> Back {
+        self.call(number, arguments, Via::Gate).await
+    }
+
+    /// The original call, as the program made it, coming back here.
+    pub async fn original(&self) -> i64 {
+        self.local(self.number, self.arguments).await
+    }
+
+    // ----- the program's memory -----
+
+    /// Copies out of the process.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub async fn read(&self, address: u64, into: &mut [u8]) -> Result<(), Errno> {
+        loop {
+            let result = self.space.tables(&self.core).read(address, into);
+            let Err(stopped) = result else { return Ok(()) };
+            self.populate(stopped, address, into.len(), Access::Read).await?;
+        }
+    }
+
+    /// Copies an array of `N` bytes out of the process.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub async fn array<const N: usize>(&self, address: u64) -> Result<[u8; N], Errno> {
+        let mut bytes = [0; N];
+        self.read(address, &mut bytes).await?;
+        Ok(bytes)
+    }
+
+    /// Copies `length` bytes out of the process.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub async fn bytes(&self, address: u64, length: usize) -> Result<Vec<u8>, Errno> {
+        let mut bytes = alloc::vec![0; length];
+        self.read(address, &mut bytes).await?;
+        Ok(bytes)
+    }
+
+    /// Copies a string without its NUL; `ENAMETOOLONG` beyond `limit` bytes.
+    ///
+    /// # Errors
+    /// `EFAULT`, `ENAMETOOLONG`.
+    pub async fn string(&self, address: u64, limit: usize) -> Result<Vec<u8>, Errno> {
+        let mut bytes = alloc::vec![0; limit];
+        loop {
+            match self.space.tables(&self.core).read_string(address, &mut bytes) {
+                Ok(Some(length)) => {
+                    bytes.truncate(length);
+                    return Ok(bytes);
+                }
+                Ok(None) => return Err(Errno::ENAMETOOLONG),
+                Err(stopped) => self.populate(stopped, address, 1, Access::Read).await?,
+            }
+        }
+    }
+
+    /// Copies into the process.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub async fn write(&self, address: u64, from: &[u8]) -> Result<(), Errno> {
+        loop {
+            let result = self.space.tables(&self.core).write(address, from);
+            let Err(stopped) = result else { return Ok(()) };
+            self.populate(stopped, address, from.len(), Access::Write).await?;
+        }
+    }
+
+    /// Makes a range writable now, before something happens that cannot be taken back.
+    ///
+    /// # Errors
+    /// `EFAULT`.
+    pub async fn prepare(&self, address: u64, length: usize) -> Result<(), Errno> {
+        loop {
+            let result = self.space.tables(&self.core).probe(address, length, Access::Write);
+            let Err(stopped) = result else { return Ok(()) };
+            self.populate(stopped, address, length, Access::Write).await?;
+        }
+    }
+
+    /// Has the kernel make pages present from where an access stopped. Each call makes progress
+    /// or fails, so loops around it end.
+    async fn populate(
+        &self,
+        stopped: Stopped,
+        address: u64,
+        length: usize,
+        access: Access,
+    ) -> Result<(), Errno> {
+        if stopped.fault == Fault::Bad || self.space.gate.get().is_none() {
+            return Err(Errno::EFAULT);
+        }
+        let start = stopped.address & !(PAGE - 1);
+        let end = address.saturating_add(length as u64).max(stopped.address + 1);
+        let span = (end - start).div_ceil(PAGE).saturating_mul(PAGE).min(POPULATE_SPAN);
+        let advice = match access {
+            Access::Write => MADV_POPULATE_WRITE,
+            _ => MADV_POPULATE_READ,
+        };
+        self.local(nr::madvise, [start, span, advice, 0, 0, 0]).await;
+        // It stops at the first page that it cannot make present: what counts is the page that
+        // was missing.
+        let result = self.space.tables(&self.core).probe(stopped.address, 1, access);
+        result.map_err(|_| Errno::EFAULT)
+    }
+
+    /// A page of scratch memory.
+    ///
+    /// # Errors
+    /// `ENOMEM` when all are in use.
+    pub fn scratch(&self) -> Result<Scratch, Errno> {
+        let (index, address) = self.space.take_scratch().ok_or(Errno::ENOMEM)?;
+        Ok(Scratch { space: self.space.clone(), index, address })
+    }
+
+    // ----- resources -----
+
+    /// Keeps a resource open during the call.
+    #[must_use]
+    pub fn hold(&self, entry: &Entry) -> Hold {
+        self.table.hold(&entry.resource);
+        let resource = entry.resource.clone();
+        Hold { core: self.core.clone(), table: self.table.clone(), resource }
+    }
+
+    /// The delegate's descriptor of a remote socket.
+    ///
+    /// # Errors
+    /// `ECONNRESET` when its delegate is gone (`EIO` for sockets without connections).
+    pub fn remote_fd(&self, resource: &Resource) -> Result<i32, Errno> {
+        let lost = if resource.is_stream() { Errno::ECONNRESET } else { Errno::EIO };
+        let State::Remote(fd) = resource.state.get() else { return Err(lost) };
+        let delegate = self.table.delegate.borrow();
+        let delegate = delegate.as_ref().filter(|d| d.life() != Life::Dead).ok_or(lost)?;
+        if resource.holders.borrow().contains(&delegate.id) { Ok(fd) } else { Err(lost) }
+    }
+
+    // ----- waiting -----
+
+    /// Takes a wake socket of the process, making one if all are in use.
+    ///
+    /// # Errors
+    /// What kept the program's kernel from making one.
+    pub async fn wake(&self) -> Result<WakeLease, Errno> {
+        self.table.wakes.borrow_mut().retain(|w| !w.closed.get());
+        if let Some(lease) = WakeLease::take(&self.table.wakes.borrow()) {
+            return Ok(lease);
+        }
+        let (fd, port) = self.connect_wake().await?;
+        let wake = self.core.wakes.add(fd, port, self.table.id).ok_or(Errno::EIO)?;
+        self.table.wakes.borrow_mut().push(wake);
+        WakeLease::take(&self.table.wakes.borrow()).ok_or(Errno::EIO)
+    }
+
+    async fn connect_wake(&self) -> Result<(i32, u32), Errno> {
+        let scratch = self.scratch()?;
+        let kind = u64::from(SOCK_STREAM | SOCK_CLOEXEC);
+        let socket = [u64::from(AF_VSOCK), kind, 0, 0, 0, 0];
+        let low = check(self.local(nr::socket, socket).await)? as u64;
+        let mut fd = low;
+        for lowest in HIGH_DESCRIPTORS {
+            let command = u64::from(F_DUPFD_CLOEXEC);
+            let high = self.local(nr::fcntl, [low, command, lowest, 0, 0, 0]).await;
+            if let Ok(high) = check(high) {
+                fd = high as u64;
+                self.local(nr::close, [low, 0, 0, 0, 0, 0]).await;
+                break;
+            }
+        }
+        // struct sockaddr_vm: family, reserved, port, cid, flags and zeros.
+        let mut address = [0; 16];
+        address[..2].copy_from_slice(&(AF_VSOCK as u16).to_le_bytes());
+        address[4..8].copy_from_slice(&wire::vsock::WAKE_PORT.to_le_bytes());
+        address[8..12].copy_from_slice(&HOST_CID.to_le_bytes());
+        let at = scratch.address;
+        self.write(at, &address).await?;
+        self.write(at + 64, &16u32.to_le_bytes()).await?;
+        let connected = check(self.local(nr::connect, [fd, at, 16, 0, 0, 0]).await);
+        let named = match connected {
+            Ok(_) => check(self.local(nr::getsockname, [fd, at, at + 64, 0, 0, 0]).await),
+            Err(error) => Err(error),
+        };
+        if let Err(error) = named {
+            self.local(nr::close, [fd, 0, 0, 0, 0, 0]).await;
+            return Err(error);
+        }
+        let name: [u8; 8] = self.array(at).await?;
+        let port = u32::from_le_bytes([name[4], name[5], name[6], name[7]]);
+        Ok((fd as i32, port))
+    }
+
+    /// Reads the bytes off a wake socket that `ppoll` found readable.
+    pub async fn drain(&self, wake: &Wake, scratch: &Scratch) -> Result<(), Errno> {
+        let fd = wake.fd as u64;
+        let read = [fd, scratch.address + PAGE - 64, 64, 0, 0, 0];
+        match check(self.local(nr::read, read).await) {
+            // A handler ran first; the caller looks again.
+            Err(Errno::EINTR) => Ok(()),
+            Ok(0) | Err(_) => {
+                wake.closed.set(true);
+                Err(Errno::EIO)
+            }
+            Ok(n) => {
+                wake.consumed(u32::try_from(n).unwrap_or(u32::MAX));
+                Ok(())
+            }
+        }
+    }
+
+    /// Puts the thread to sleep, deaf to signals, until `done`; `arm` says where the wake-up
+    /// comes from and is called before each sleep. For waits that end soon.
+    ///
+    /// # Errors
+    /// What kept the thread from waiting.
+    pub async fn sleep_deaf(
+        &self,
+        done: impl Fn() -> bool,
+        arm: impl Fn(&Rc<Wake>),
+    ) -> Result<(), Errno> {
+        let lease = self.wake().await?;
+        let scratch = self.scratch()?;
+        let (wake, at) = (lease.wake(), scratch.address);
+        let entry = PollFd { fd: wake.fd, events: POLLIN, revents: 0 };
+        loop {
+            arm(wake);
+            self.core.pump();
+            if done() {
+                return Ok(());
+            }
+            if wake.outstanding.get() > 0 {
+                self.drain(wake, &scratch).await?;
+                continue;
+            }
+            self.write(at, &entry.encode()).await?;
+            self.write(at + 8, &u64::MAX.to_le_bytes()).await?;
+            let poll = [at, 1, 0, at + 8, SIGSET_SIZE, 0];
+            check(self.local(nr::ppoll, poll).await)?;
+        }
+    }
+
+    /// Waits for a request of the control slot.
+    ///
+    /// # Errors
+    /// What kept the thread from waiting.
+    pub async fn completed(&self, completion: &Rc<Completion>) -> Result<Response, Errno> {
+        self.spin(self.core.settings.hold, || {
+            self.core.pump();
+            completion.get().is_some()
+        });
+        let done = || completion.get().is_some();
+        if !done() {
+            self.sleep_deaf(done, |wake| completion.set_waiter(Some(wake.clone()))).await?;
+        }
+        completion.set_waiter(None);
+        completion.get().ok_or(Errno::EIO)
+    }
+
+    /// Holds the vCPU for a bounded time.
+    pub fn spin(&self, limit: u64, mut done: impl FnMut() -> bool) -> bool {
+        let world = &self.core.world;
+        let end = world.now().saturating_add(limit);
+        loop {
+            if done() {
+                return true;
+            }
+            if world.now() >= end {
+                return false;
+            }
+            world.relax();
+        }
+    }
+
+    /// A free worker of the process's delegate, waiting for the delegate if need be.
+    ///
+    /// # Errors
+    /// `ENETDOWN` when there is no service.
+    pub async fn worker(&self) -> Result<Lease, Errno> {
+        let limit = self.core.settings.workers;
+        loop {
+            self.core.pump();
+            let delegate = self.core.delegate(&self.table).ok_or(Errno::ENETDOWN)?;
+            if let Some(lease) = delegate.lease(&self.core.world, limit) {
+                return Ok(lease);
+            }
+            let ready = || {
+                delegate.life() == Life::Dead || delegate.lease(&self.core.world, limit).is_some()
+            };
+            let hold = self.core.settings.hold;
+            let soon = self.spin(hold, || {
+                self.core.pump();
+                ready()
+            });
+            if !soon {
+                self.sleep_deaf(ready, |wake| delegate.wait(wake.clone())).await?;
+            }
+            if delegate.life() == Life::Dead {
+                return Err(Errno::ENETDOWN);
+            }
+        }
+    }
+
+    /// Sends a request that does not wait, and waits for its response.
+    ///
+    /// # Errors
+    /// What kept the thread from waiting.
+    pub async fn ask(&self, lease: &Lease, request: &Request) -> Result<Response, Errno> {
+        if self.kind.get() == Kind::Local {
+            self.note(Kind::Remote);
+        }
+        let (completion, asleep) = lease.post(request);
+        self.answer(lease, &completion, asleep).await
+    }
+
+    /// Waits for the response to a request that does not wait.
+    ///
+    /// # Errors
+    /// What kept the thread from waiting.
+    pub async fn answer(
+        &self,
+        lease: &Lease,
+        completion: &Rc<Completion>,
+        asleep: bool,
+    ) -> Result<Response, Errno> {
+        let settings = &self.core.settings;
+        let limit = if asleep { settings.hold_asleep } else { settings.hold };
+        self.spin(limit, || lease.check(&self.core.wakes));
+        if completion.get().is_none() {
+            let done = || {
+                lease.check(&self.core.wakes);
+                completion.get().is_some()
+            };
+            self.sleep_deaf(done, |wake| {
+                completion.set_waiter(Some(wake.clone()));
+                lease.want_doorbell();
+            })
+            .await?;
+            completion.set_waiter(None);
+        }
+        let response = completion.get().ok_or(Errno::EIO)?;
+        if lease.delegate.life() == Life::Dead {
+            return Err(Errno::ECONNRESET);
+        }
+        Ok(response)
+    }
+
+    /// A request without data: its result.
+    ///
+    /// # Errors
+    /// Its error.
+    pub async fn simple(&self, request: &Request) -> Result<i64, Errno> {
+        let lease = self.worker().await?;
+        check(self.ask(&lease, request).await?.value)
+    }
+}

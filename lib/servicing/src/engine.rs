@@ -1,0 +1,531 @@
+//! From exits of the compute vCPU, socket records and the service VM's hypercalls to steps of
+//! calls in service.
+use crate::calls::{self, Verdict};
+use crate::core::Core;
+use crate::cpu::{self, FS, Instruction, Saved};
+use crate::cx::Cx;
+use crate::form::{Facts, Form, Hidden, form};
+use crate::report::report;
+use crate::space::{
+    Back, Exchange, Fork, GATE_RETURN, LocalCall, Op, Outcome, Role, Space, Via, gate_is_in, root,
+};
+use crate::spelling;
+use crate::table::Table;
+use crate::world::{Census, Counters, add};
+use abi::vcpu::{ExitClass, VcpuState, reg};
+use alloc::rc::Rc;
+use alloc::string::String;
+use core::task::Poll;
+use linux_abi::{Errno, nr};
+use paging::Space as Tables;
+use wire::hypercall;
+use wire::vsock::Record;
+
+/// The whole of remote servicing for one compute VM.
+pub struct Engine {
+    core: Rc<Core>,
+    form: &'static dyn Form,
+    hidden: Hidden,
+    /// Programs of the compute VM may choose the form.
+    pub bench_allowed: bool,
+}
+
+impl Engine {
+    /// With nothing watched.
+    #[must_use]
+    pub fn new(core: Core, number: hypercall::Form) -> Self {
+        Self {
+            core: Rc::new(core),
+            form: form(number),
+            hidden: Hidden::default(),
+            bench_allowed: false,
+        }
+    }
+
+    /// Chooses the form of interception; it holds from the next exit on.
+    pub fn set_form(&mut self, number: hypercall::Form) {
+        self.form = form(number);
+    }
+
+    /// The form of interception.
+    #[must_use]
+    pub fn form(&self) -> hypercall::Form {
+        self.form.number()
+    }
+
+    /// Switches lines about single calls.
+    pub fn set_verbose(&self, on: bool) {
+        self.core.verbose.set(on);
+    }
+
+    /// Totals.
+    #[must_use]
+    pub fn counters(&self) -> &Counters {
+        &self.core.counters
+    }
+
+    /// What exists now.
+    #[must_use]
+    pub fn census(&self) -> Census {
+        self.core.census()
+    }
+
+    // ----- exits of the compute vCPU -----
+
+    /// Handles an exit: afterwards the vCPU can go on.
+    pub fn exit(&mut self, s: &mut VcpuState, class: u64) {
+        if let Some(counter) = self.core.counters.exits.borrow_mut().get_mut(class as usize) {
+            *counter += 1;
+        }
+        cpu::redeliver(s);
+        self.core.pump();
+        match class {
+            c if c == ExitClass::InvalidOpcode as u64 => self.undefined(s),
+            c if c == ExitClass::Vmmcall as u64 => self.vmmcall(s),
+            c if c == ExitClass::Cr3Write as u64 => self.cr3_write(s),
+            c if c == ExitClass::Iret as u64 => self.iret(s),
+            _ => {}
+        }
+        self.form_now(s);
+    }
+
+    fn form_now(&mut self, s: &mut VcpuState) {
+        let expected = !self.core.execs.borrow().is_empty();
+        let watched = self.core.space(s.cr3).is_some();
+        let any = expected || !self.core.spaces.borrow().is_empty();
+        self.hidden.arrange(self.form, Facts { watched: watched || expected, any }, s);
+    }
+
+    fn cr3_write(&mut self, s: &mut VcpuState) {
+        match cpu::instruction(s, self.core.world.compute()) {
+            Instruction::LoadCr3 { register, length } => {
+                // Bit 63 only asks for no flush.
+                s.cr3 = s.regs.r.get(register).copied().unwrap_or(0) & !(1 << 63);
+                s.rip = s.rip.wrapping_add(length);
+                s.flush_tlb = 1;
+            }
+            _ => cpu::inject_undefined(s),
+        }
+    }
+
+    fn iret(&mut self, s: &mut VcpuState) {
+        let memory = self.core.world.compute();
+        let known = cpu::instruction(s, memory) == Instruction::Iret;
+        if !(known && cpu::iret(s, memory)) {
+            self.core.world.log(format_args!("an IRET cannot be carried out: form is now off"));
+            self.set_form(hypercall::Form::Off);
+        }
+    }
+
+    fn undefined(&mut self, s: &mut VcpuState) {
+        let known = if self.hidden.get() {
+            cpu::instruction(s, self.core.world.compute())
+        } else {
+            Instruction::Other
+        };
+        match known {
+            Instruction::Syscall if cpu::in_long_user(s) => self.syscall(s),
+            Instruction::Syscall if s.cpl == 3 => reflect(s),
+            Instruction::Sysret { wide } if s.cpl == 0 => {
+                cpu::sysret(s, wide);
+                self.landed(s);
+            }
+            _ => cpu::inject_undefined(s),
+        }
+    }
+
+    /// The guest's kernel has returned to a program: if that is the gate, its `VMMCALL` need not
+    /// be waited for.
+    fn landed(&mut self, s: &mut VcpuState) {
+        let Some(space) = self.core.space(s.cr3) else { return };
+        let back = space.gate.get().map(|g| g.address.wrapping_add(GATE_RETURN));
+        if back == Some(s.rip) && space.gate_holds(&self.core) {
+            self.gate_return(s, &space);
+        }
+    }
+
+    fn syscall(&mut self, s: &mut VcpuState) {
+        if self.start_program(s) {
+            return;
+        }
+        let Some(space) = self.core.space(s.cr3) else { return reflect(s) };
+        if !space.gate_holds(&self.core) {
+            // Another process has that page-table root now.
+            self.core.bury(&space.table);
+            self.core.forget(&space);
+            return reflect(s);
+        }
+        let (fs, rsp) = (s.segments[FS].base, s.regs.r[reg::RSP]);
+        if space.gate.get().is_some_and(|gate| gate.address == s.rip) {
+            return self.restarted(s, &space);
+        }
+        let rip = s.rip;
+        let original = |op: &Op| {
+            op.saved.rip == rip && op.exchange.out.get().is_some_and(|o| o.via == Via::Original)
+        };
+        if let Some(op) = space.take(fs, rsp, original) {
+            let result = s.regs.r[reg::RAX] as i64;
+            return self.resume(s, &space, op, Back::Result(result));
+        }
+        space.abandon(fs, rsp);
+        self.new_call(s, &space);
+    }
+
+    fn new_call(&mut self, s: &mut VcpuState, space: &Rc<Space>) {
+        let saved = Saved::of(s);
+        let (number, arguments) = (saved.number(), saved.arguments());
+        let table = space.table_of(s.segments[FS].base);
+        if space.gate.get().is_none() {
+            let cx = self.context(s, space, &table);
+            return self.begin(s, space, cx, calls::enter_program);
+        }
+        if space.role == Role::Launcher && number != nr::execve {
+            return reflect(s);
+        }
+        match calls::verdict(&table, number, &arguments) {
+            Verdict::Plain => {
+                add(&self.core.counters.local, 1);
+                reflect(s);
+            }
+            Verdict::Refuse(error) => {
+                add(&self.core.counters.refused, 1);
+                saved.finish(s, error.result());
+            }
+            Verdict::Serve => {
+                let cx = self.context(s, space, &table);
+                self.begin(s, space, cx, calls::serve);
+            }
+        }
+    }
+
+    fn context(&self, s: &VcpuState, space: &Rc<Space>, table: &Rc<Table>) -> (Cx, Rc<Exchange>) {
+        let exchange = Rc::new(Exchange::default());
+        let fs = s.segments[FS].base;
+        let (core, space, table) = (self.core.clone(), space.clone(), table.clone());
+        (Cx::new(core, space, table, fs, Saved::of(s), exchange.clone()), exchange)
+    }
+
+    fn begin<F>(
+        &mut self,
+        s: &mut VcpuState,
+        space: &Rc<Space>,
+        (cx, exchange): (Cx, Rc<Exchange>),
+        work: impl FnOnce(Rc<Cx>) -> F + 'static,
+    ) where
+        F: Future<Output = Outcome> + 'static,
+    {
+        let cx = Rc::new(cx);
+        let saved = cx.saved;
+        let start = self.core.world.now();
+        let steps = async move {
+            let outcome = work(cx.clone()).await;
+            report(&cx, outcome, start);
+            outcome
+        };
+        let op = Op::new(saved, s.regs.r[reg::RSP], exchange, steps);
+        self.run(s, space, op);
+    }
+
+    fn resume(&mut self, s: &mut VcpuState, space: &Rc<Space>, op: Op, back: Back) {
+        op.exchange.out.set(None);
+        op.exchange.back.set(Some(back));
+        self.run(s, space, op);
+    }
+
+    fn run(&mut self, s: &mut VcpuState, space: &Rc<Space>, mut op: Op) {
+        let outcome = match op.step() {
+            Poll::Ready(outcome) => outcome,
+            Poll::Pending => match op.exchange.wanted.take() {
+                Some(call) => {
+                    op.exchange.out.set(Some(call));
+                    launch(s, space, &op, call);
+                    space.push(s.segments[FS].base, op);
+                    return;
+                }
+                // Steps wait for the program's kernel only.
+                None => Outcome::Return(Errno::EIO.result()),
+            },
+        };
+        match outcome {
+            Outcome::Return(result) => op.saved.finish(s, result),
+            Outcome::Reflect => {
+                op.saved.restore(s);
+                reflect(s);
+            }
+        }
+        drop(op);
+        space.tidy();
+        if space.given_up.get() {
+            self.core.bury(&space.table);
+            self.core.forget(space);
+        }
+    }
+
+    fn restarted(&mut self, s: &mut VcpuState, space: &Rc<Space>) {
+        let (fs, rsp) = (s.segments[FS].base, s.regs.r[reg::RSP]);
+        match space.take(fs, rsp, through_gate) {
+            Some(op) => self.resume(s, space, op, Back::Restart),
+            // The program jumped there itself.
+            None => reflect(s),
+        }
+    }
+
+    // ----- VMMCALL -----
+
+    fn vmmcall(&mut self, s: &mut VcpuState) {
+        if s.cpl != 3 {
+            return cpu::inject_undefined(s);
+        }
+        if self.at_gate(s) {
+            return;
+        }
+        let result = match s.regs.r[reg::RAX] {
+            hypercall::TRUST => self.trust(s),
+            hypercall::BENCH => self.bench(s.regs.r[reg::RDI]),
+            hypercall::EXITS if self.bench_allowed => s.exits as i64,
+            hypercall::EXITS => Errno::EPERM.result(),
+            _ => return cpu::inject_undefined(s),
+        };
+        s.regs.r[reg::RAX] = result as u64;
+        s.rip = s.rip.wrapping_add(cpu::VMMCALL_LENGTH);
+    }
+
+    /// Handles the return through a gate, also of a child in its new address space.
+    fn at_gate(&mut self, s: &mut VcpuState) -> bool {
+        let rip = s.rip;
+        let returns_here = |space: &Space| {
+            space.gate.get().is_some_and(|g| g.address.wrapping_add(GATE_RETURN) == rip)
+        };
+        if let Some(space) = self.core.space(s.cr3).filter(|space| returns_here(space))
+            && space.gate_holds(&self.core)
+            && self.came_back(s, &space)
+        {
+            return true;
+        }
+        self.child_arrives(s)
+    }
+
+    fn gate_return(&mut self, s: &mut VcpuState, space: &Rc<Space>) {
+        if !self.came_back(s, space) && !self.child_arrives(s) {
+            cpu::inject_undefined(s);
+        }
+    }
+
+    /// A thread of this space is back from a call made on its behalf, or is a new `vfork` child.
+    fn came_back(&mut self, s: &mut VcpuState, space: &Rc<Space>) -> bool {
+        let (fs, rsp) = (s.segments[FS].base, s.regs.r[reg::RSP]);
+        let result = s.regs.r[reg::RAX] as i64;
+        if result == 0
+            && let Some(fork) = expected(space, rsp, true)
+        {
+            fork.arrived.set(true);
+            space.enter_child(fs, &fork);
+            come_out(s, &fork);
+            return true;
+        }
+        let Some(op) = space.take(fs, rsp, through_gate) else { return false };
+        self.resume(s, space, op, Back::Result(result));
+        true
+    }
+
+    /// A child of `fork` comes out at its copy of its parent's gate.
+    fn child_arrives(&mut self, s: &mut VcpuState) -> bool {
+        let (rip, rsp) = (s.rip, s.regs.r[reg::RSP]);
+        if s.regs.r[reg::RAX] != 0 {
+            return false;
+        }
+        let descends = |parent: &&Rc<Space>| {
+            let gate = parent.gate.get();
+            gate.is_some_and(|g| {
+                g.address.wrapping_add(GATE_RETURN) == rip
+                    && expected(parent, rsp, false).is_some()
+                    && gate_is_in(&self.core, s.cr3, g)
+            })
+        };
+        let parent = self.core.spaces.borrow().iter().find(descends).cloned();
+        let Some(parent) = parent else { return false };
+        let Some(fork) = expected(&parent, rsp, false) else { return false };
+        fork.arrived.set(true);
+        parent.forks.borrow_mut().retain(|f| !Rc::ptr_eq(f, &fork));
+        if let Some(stale) = self.core.space(s.cr3) {
+            self.core.bury(&stale.table);
+            self.core.forget(&stale);
+        }
+        let name = parent.name.borrow().clone();
+        let (id, table) = (self.core.number(), fork.table.clone());
+        let child = Rc::new(Space::new(id, root(s.cr3), name, parent.role, table.clone()));
+        child.gate.set(parent.gate.get());
+        self.core.spaces.borrow_mut().push(child.clone());
+        add(&self.core.counters.processes, 1);
+        // The child goes on behind its parent's call, on its own stack.
+        fork.saved.restore(s);
+        s.regs.r[reg::RSP] = rsp;
+        let cx = self.context(s, &child, &table);
+        self.begin(s, &child, cx, calls::enter_child);
+        true
+    }
+
+    fn trust(&mut self, s: &VcpuState) -> i64 {
+        if !self.form.services() {
+            return Errno::EPERM.result();
+        }
+        if let Some(space) = self.core.space(s.cr3) {
+            if space.gate_holds(&self.core) {
+                return 0;
+            }
+            self.core.bury(&space.table);
+            self.core.forget(&space);
+        }
+        let table = Rc::new(Table::new(self.core.number()));
+        let name = String::from("launcher");
+        let id = self.core.number();
+        let space = Space::new(id, root(s.cr3), name, Role::Launcher, table);
+        self.core.spaces.borrow_mut().push(Rc::new(space));
+        0
+    }
+
+    fn bench(&mut self, choice: u64) -> i64 {
+        if !self.bench_allowed {
+            return Errno::EPERM.result();
+        }
+        let before = self.form.number() as i64;
+        if choice != hypercall::BENCH_QUERY {
+            let Some(number) = hypercall::Form::from_raw(choice) else {
+                return Errno::EINVAL.result();
+            };
+            self.set_form(number);
+        }
+        before
+    }
+
+    // ----- new programs -----
+
+    /// Recognises the first call of a program that is expected.
+    fn start_program(&mut self, s: &mut VcpuState) -> bool {
+        if self.core.execs.borrow().is_empty() {
+            return false;
+        }
+        let execs = self.core.execs.borrow().clone();
+        let tables = Tables::stopped(self.core.world.compute(), s.cr3);
+        let rsp = s.regs.r[reg::RSP];
+        let shown = execs
+            .iter()
+            .find_map(|e| spelling::find(&tables, rsp, &e.spelled).map(|at| (e.clone(), at)));
+        let Some((exec, at)) = shown else { return false };
+        // The program shall see its name as it was given.
+        let mut name = exec.path.clone();
+        name.resize(exec.spelled.len() + 1, 0);
+        if tables.write(at, &name).is_err() {
+            self.core.world.log(format_args!("the path of a new program cannot be put right"));
+        }
+        self.core.execs.borrow_mut().retain(|e| !Rc::ptr_eq(e, &exec));
+        if let Some(stale) = self.core.space(s.cr3) {
+            let same = Rc::ptr_eq(&stale.table, &exec.table);
+            if !same {
+                self.core.bury(&stale.table);
+            }
+            self.core.forget(&stale);
+        }
+        let space = calls::adopt(&self.core, &exec, root(s.cr3));
+        self.new_call(s, &space);
+        true
+    }
+
+    // ----- everything else that happens -----
+
+    /// A record from the compute VM's virtual-socket model.
+    pub fn compute_record(&mut self, record: &Record) {
+        let core = &self.core;
+        match *record {
+            Record::Connected { connection, port, guest_port } => {
+                if !core.wakes.connected(&*core.world, port, guest_port, connection) {
+                    core.world.to_compute(&Record::Close { connection });
+                }
+            }
+            Record::Closed { connection } => {
+                if let Some(wake) = core.wakes.closed(connection) {
+                    core.lifeline_closed(wake.table);
+                }
+            }
+            Record::Ended => {
+                core.wakes.ended();
+                core.bury_all();
+            }
+            Record::Data { .. } | Record::Send { .. } | Record::Close { .. } => {}
+        }
+    }
+
+    /// A record from the service VM's virtual-socket model.
+    pub fn service_record(&mut self, record: &Record) {
+        let core = &self.core;
+        match *record {
+            Record::Connected { connection, port, guest_port } => {
+                if !core.delegates.connected(&*core.world, port, guest_port, connection) {
+                    core.world.to_service(&Record::Close { connection });
+                }
+            }
+            Record::Closed { connection } => {
+                core.delegates.closed(&*core.world, &core.wakes, connection);
+            }
+            Record::Ended => core.delegates.ended(&*core.world, &core.wakes),
+            Record::Data { .. } | Record::Send { .. } | Record::Close { .. } => {}
+        }
+    }
+
+    /// Hypercall `REGISTER` of the service VM.
+    ///
+    /// # Errors
+    /// What the hypercall answers.
+    pub fn register(&mut self, cr3: u64, address: u64) -> Result<(), Errno> {
+        self.core.delegates.register(&*self.core.world, &self.core.wakes, cr3, address)
+    }
+
+    /// Hypercall `DOORBELL` of the service VM.
+    pub fn doorbell(&mut self) {
+        self.core.pump();
+    }
+
+    /// Gives up on what is overdue. Answers when to call again at the latest.
+    pub fn tick(&mut self) -> Option<u64> {
+        self.core.tick()
+    }
+}
+
+fn through_gate(op: &Op) -> bool {
+    op.exchange.out.get().is_some_and(|o| o.via == Via::Gate)
+}
+
+/// The `fork` whose child comes out with this stack pointer.
+fn expected(space: &Space, rsp: u64, shares_memory: bool) -> Option<Rc<Fork>> {
+    let forks = space.forks.borrow();
+    let fits = |f: &&Rc<Fork>| !f.arrived.get() && f.rsp == rsp && f.shares_memory == shares_memory;
+    forks.iter().find(fits).cloned()
+}
+
+/// The child goes on behind its parent's call, with result zero, on its own stack.
+fn come_out(s: &mut VcpuState, fork: &Fork) {
+    let rsp = s.regs.r[reg::RSP];
+    fork.saved.finish(s, 0);
+    s.regs.r[reg::RSP] = rsp;
+}
+
+/// The guest's own kernel carries out the call at which the vCPU stands.
+fn reflect(s: &mut VcpuState) {
+    let behind = s.rip.wrapping_add(cpu::SYSCALL_LENGTH);
+    cpu::syscall(s, behind);
+}
+
+/// The guest's own kernel carries out another call on the thread's behalf.
+fn launch(s: &mut VcpuState, space: &Space, op: &Op, call: LocalCall) {
+    op.saved.restore(s);
+    s.regs.r[reg::RSP] = op.rsp;
+    cpu::load_call(s, call.number, call.arguments);
+    let back = match (call.via, space.gate.get()) {
+        (Via::Gate, Some(gate)) => {
+            s.rip = gate.address;
+            gate.address.wrapping_add(GATE_RETURN)
+        }
+        _ => op.saved.rip,
+    };
+    cpu::syscall(s, back);
+}

@@ -1,0 +1,88 @@
+//! One line per remotely serviced call.
+use crate::cx::Cx;
+use crate::space::Outcome;
+use crate::world::Kind;
+use core::fmt::{self, Display, Formatter};
+use linux_abi::{Address, Argument, Errno, name, nr};
+
+/// The arguments of a call, readable.
+struct Arguments<'c>(&'c Cx);
+
+impl Display for Arguments<'_> {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let Some(call) = linux_abi::call(self.0.number) else { return Ok(()) };
+        for (n, (kind, value)) in call.arguments().zip(self.0.arguments).enumerate() {
+            if n > 0 {
+                f.write_str(", ")?;
+            }
+            match kind {
+                Argument::Pointer if n == 1 && has_address(self.0.number) => {
+                    match address(self.0, value, self.0.arguments[2]) {
+                        Some(address) => write!(f, "{address}")?,
+                        None => write!(f, "{value:#x}")?,
+                    }
+                }
+                Argument::Pointer if value != 0 => write!(f, "{value:#x}")?,
+                Argument::Pointer => f.write_str("NULL")?,
+                Argument::Descriptor | Argument::Directory => write!(f, "{}", value as i32)?,
+                Argument::Length => write!(f, "{value}")?,
+                Argument::Number if value < 1 << 16 => write!(f, "{value}")?,
+                Argument::Number if value as i32 == -1 => f.write_str("-1")?,
+                Argument::Number => write!(f, "{value:#x}")?,
+            }
+        }
+        Ok(())
+    }
+}
+
+fn has_address(number: u64) -> bool {
+    matches!(number, nr::connect | nr::bind)
+}
+
+fn address(cx: &Cx, at: u64, length: u64) -> Option<Address> {
+    let mut bytes = [0; 28];
+    let bytes = bytes.get_mut(..usize::try_from(length).ok()?.min(28))?;
+    cx.space.tables(&cx.core).read(at, bytes).ok()?;
+    Address::parse(bytes)
+}
+
+struct Result(i64);
+
+impl Display for Result {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        match Errno::of(self.0) {
+            Some(error) if error.name() != "E?" => write!(f, "-1 {}", error.name()),
+            Some(error) => write!(f, "-1 (error {})", error.0),
+            None => write!(f, "{}", self.0),
+        }
+    }
+}
+
+/// Counts a call that is over, and tells about it when it was remote.
+pub(crate) fn report(cx: &Cx, outcome: Outcome, start: u64) {
+    let kind = cx.kind.get();
+    cx.core.counters.call(cx.number, kind);
+    if kind == Kind::Local || !cx.core.verbose.get() {
+        return;
+    }
+    let result = match outcome {
+        Outcome::Return(result) => result,
+        // Its own kernel answers a close after the delegate.
+        Outcome::Reflect => 0,
+    };
+    let how = match kind {
+        Kind::Local => "local",
+        Kind::Remote => "remote",
+        Kind::Both => "both",
+        Kind::Refused => "refused",
+    };
+    let microseconds = cx.core.world.now().saturating_sub(start) / 1000;
+    cx.core.world.call(format_args!(
+        "{}[{}] {}({}) = {} ({how}, {microseconds} us)",
+        cx.space.name.borrow(),
+        cx.space.id,
+        name(cx.number),
+        Arguments(cx),
+        Result(result),
+    ));
+}

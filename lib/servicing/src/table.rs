@@ -1,0 +1,314 @@
+//! Descriptor tables: which numbers of a trusted process stand for what is elsewhere.
+use crate::delegate::Delegate;
+use crate::wake::Wake;
+use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::{Cell, RefCell};
+
+/// Where a socket has committed to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum State {
+    /// Not yet.
+    Undecided,
+    /// The process's own kernel: it is not looked at any more.
+    Local,
+    /// A delegate's socket, under this number there.
+    Remote(i32),
+    /// What it was is gone with its delegate.
+    Dead,
+}
+
+/// A socket option that was set before the socket committed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OptionSet {
+    /// `SOL_*`.
+    pub level: i32,
+    /// Option.
+    pub name: i32,
+    /// Value.
+    pub value: Vec<u8>,
+}
+
+/// An open socket, shared by all descriptors that `dup` and `fork` made of it.
+#[derive(Debug)]
+pub struct Resource {
+    /// Unique number.
+    pub id: u64,
+    /// `AF_*`.
+    pub domain: u32,
+    /// `SOCK_*` without flags.
+    pub kind: u32,
+    /// Protocol.
+    pub protocol: u32,
+    /// Where it is.
+    pub state: Cell<State>,
+    /// `O_NONBLOCK`.
+    pub nonblocking: Cell<bool>,
+    /// `SO_RCVTIMEO` in nanoseconds, zero for none.
+    pub receive_timeout: Cell<u64>,
+    /// `SO_SNDTIMEO`.
+    pub send_timeout: Cell<u64>,
+    /// Options to be replayed.
+    pub options: RefCell<Vec<OptionSet>>,
+    /// Delegates that have the remote socket.
+    pub holders: RefCell<BTreeSet<u32>>,
+}
+
+/// Options that are remembered for a socket that has not committed; more are an error.
+pub const OPTION_LIMIT: usize = 64;
+
+impl Resource {
+    /// True for byte streams.
+    #[must_use]
+    pub fn is_stream(&self) -> bool {
+        self.kind == linux_abi::SOCK_STREAM
+    }
+}
+
+/// What a descriptor stands for.
+#[derive(Clone, Debug)]
+pub struct Entry {
+    /// The socket.
+    pub resource: Rc<Resource>,
+    /// `FD_CLOEXEC`.
+    pub close_on_exec: bool,
+}
+
+/// A descriptor table. Only sockets that are, or may become, remote are in it.
+#[derive(Debug)]
+pub struct Table {
+    /// Unique number.
+    pub id: u32,
+    /// Entries by descriptor.
+    pub entries: RefCell<BTreeMap<i32, Entry>>,
+    /// Uses by calls in service, by resource.
+    holds: RefCell<BTreeMap<u64, u32>>,
+    /// Wake sockets of the process.
+    pub wakes: RefCell<Vec<Rc<Wake>>>,
+    /// Wake sockets of the parent that `fork` left here.
+    pub inherited: RefCell<Vec<i32>>,
+    /// The process's delegate.
+    pub delegate: RefCell<Option<Rc<Delegate>>>,
+    /// Whom its delegate acts as.
+    pub credentials: Cell<wire::Credentials>,
+    /// An `execve` is under way: wake sockets may close.
+    pub in_exec: Cell<bool>,
+    /// The process is gone.
+    pub dead: Cell<bool>,
+}
+
+impl Table {
+    /// An empty one.
+    #[must_use]
+    pub fn new(id: u32) -> Self {
+        Self {
+            id,
+            entries: RefCell::default(),
+            holds: RefCell::default(),
+            wakes: RefCell::default(),
+            inherited: RefCell::default(),
+            delegate: RefCell::default(),
+            credentials: Cell::default(),
+            in_exec: Cell::new(false),
+            dead: Cell::new(false),
+        }
+    }
+
+    /// What `fork` makes: same entries, no wake sockets of its own, no delegate yet.
+    #[must_use]
+    pub fn copy(&self, id: u32) -> Self {
+        let copy = Self::new(id);
+        copy.entries.borrow_mut().clone_from(&self.entries.borrow());
+        copy.credentials.set(self.credentials.get());
+        let mut inherited: Vec<i32> = self.wakes.borrow().iter().map(|w| w.fd).collect();
+        inherited.extend(self.inherited.borrow().iter());
+        *copy.inherited.borrow_mut() = inherited;
+        copy
+    }
+
+    /// The entry of a descriptor, as calls pass it (`int`: the upper half is ignored).
+    #[must_use]
+    pub fn get(&self, fd: u64) -> Option<Entry> {
+        self.entries.borrow().get(&(fd as i32)).cloned()
+    }
+
+    /// True when there is no entry at all.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.borrow().is_empty()
+    }
+
+    /// True when some entry is remote.
+    #[must_use]
+    pub fn has_remote(&self) -> bool {
+        self.entries.borrow().values().any(|e| matches!(e.resource.state.get(), State::Remote(_)))
+    }
+
+    /// Puts an entry; answers the one that was there.
+    pub fn insert(&self, fd: i32, entry: Entry) -> Option<Entry> {
+        self.entries.borrow_mut().insert(fd, entry)
+    }
+
+    /// Takes an entry out.
+    pub fn remove(&self, fd: i32) -> Option<Entry> {
+        self.entries.borrow_mut().remove(&fd)
+    }
+
+    /// Sets or clears `FD_CLOEXEC`.
+    pub fn set_close_on_exec(&self, fd: i32, on: bool) {
+        if let Some(entry) = self.entries.borrow_mut().get_mut(&fd) {
+            entry.close_on_exec = on;
+        }
+    }
+
+    /// Takes all entries in a range out, or marks them `FD_CLOEXEC`.
+    pub fn take_range(&self, first: u32, last: u32, mark_only: bool) -> Vec<Entry> {
+        let mut entries = self.entries.borrow_mut();
+        let inside = |fd: i32| u32::try_from(fd).is_ok_and(|n| n >= first && n <= last);
+        if mark_only {
+            for (_, entry) in entries.iter_mut().filter(|(fd, _)| inside(**fd)) {
+                entry.close_on_exec = true;
+            }
+            return Vec::new();
+        }
+        let numbers: Vec<i32> = entries.keys().copied().filter(|fd| inside(*fd)).collect();
+        numbers.iter().filter_map(|fd| entries.remove(fd)).collect()
+    }
+
+    /// What `execve` does: takes out what is marked `FD_CLOEXEC`.
+    pub fn exec(&self) -> Vec<Entry> {
+        let mut entries = self.entries.borrow_mut();
+        let marked = |e: &Entry| e.close_on_exec;
+        let numbers: Vec<i32> =
+            entries.iter().filter(|(_, e)| marked(e)).map(|(fd, _)| *fd).collect();
+        numbers.iter().filter_map(|fd| entries.remove(fd)).collect()
+    }
+
+    /// True when a descriptor is one of the relay's own in this process.
+    #[must_use]
+    pub fn is_hidden(&self, fd: i32) -> bool {
+        self.wakes.borrow().iter().any(|w| w.fd == fd && !w.closed.get())
+    }
+
+    /// True when no descriptor and no call of this table uses the resource any more.
+    #[must_use]
+    pub fn is_unused(&self, resource: &Resource) -> bool {
+        !self.holds.borrow().contains_key(&resource.id)
+            && !self.entries.borrow().values().any(|e| e.resource.id == resource.id)
+    }
+
+    pub(crate) fn hold(&self, resource: &Resource) {
+        *self.holds.borrow_mut().entry(resource.id).or_default() += 1;
+    }
+
+    pub(crate) fn unhold(&self, resource: &Resource) {
+        let mut holds = self.holds.borrow_mut();
+        if let Some(n) = holds.get_mut(&resource.id) {
+            *n -= 1;
+            if *n == 0 {
+                holds.remove(&resource.id);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn resource(id: u64) -> Rc<Resource> {
+        Rc::new(Resource {
+            id,
+            domain: 2,
+            kind: 1,
+            protocol: 0,
+            state: Cell::new(State::Undecided),
+            nonblocking: Cell::new(false),
+            receive_timeout: Cell::new(0),
+            send_timeout: Cell::new(0),
+            options: RefCell::default(),
+            holders: RefCell::default(),
+        })
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Open(i32),
+        Dup(i32, i32, bool),
+        Close(i32),
+        Range(u32, u32, bool),
+        Exec,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            (0..8).prop_map(Step::Open),
+            (0..8, 0..8, any::<bool>()).prop_map(|(a, b, c)| Step::Dup(a, b, c)),
+            (0..8).prop_map(Step::Close),
+            (0u32..8, 0u32..8, any::<bool>()).prop_map(|(a, b, c)| Step::Range(a, b, c)),
+            Just(Step::Exec),
+        ]
+    }
+
+    proptest! {
+        /// The table against the obvious model: a map from numbers to (resource, flag).
+        #[test]
+        fn behaves_like_a_map(steps in proptest::collection::vec(step(), 0..40)) {
+            let table = Table::new(1);
+            let mut model = BTreeMap::<i32, (u64, bool)>::new();
+            for (n, step) in steps.into_iter().enumerate() {
+                match step {
+                    Step::Open(fd) => {
+                        let r = resource(n as u64);
+                        table.insert(fd, Entry { resource: r, close_on_exec: false });
+                        model.insert(fd, (n as u64, false));
+                    }
+                    Step::Dup(from, to, close_on_exec) => {
+                        if let Some(entry) = table.get(from as u64) {
+                            table.insert(to, Entry { close_on_exec, ..entry });
+                            let id = model[&from].0;
+                            model.insert(to, (id, close_on_exec));
+                        }
+                    }
+                    Step::Close(fd) => {
+                        prop_assert_eq!(table.remove(fd).is_some(), model.remove(&fd).is_some());
+                    }
+                    Step::Range(first, last, mark) => {
+                        table.take_range(first, last, mark);
+                        let inside = |fd: i32| fd as u32 >= first && fd as u32 <= last;
+                        if mark {
+                            model.iter_mut().filter(|(f, _)| inside(**f)).for_each(|(_, v)| v.1 = true);
+                        } else {
+                            model.retain(|fd, _| !inside(*fd));
+                        }
+                    }
+                    Step::Exec => {
+                        table.exec();
+                        model.retain(|_, v| !v.1);
+                    }
+                }
+                let copy = table.copy(2);
+                let now: BTreeMap<i32, (u64, bool)> = copy.entries.borrow().iter()
+                    .map(|(fd, e)| (*fd, (e.resource.id, e.close_on_exec))).collect();
+                prop_assert_eq!(&now, &model);
+                for entry in table.entries.borrow().values() {
+                    prop_assert!(!table.is_unused(&entry.resource));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_resource_lives_as_long_as_a_call_uses_it() {
+        let table = Table::new(1);
+        let r = resource(1);
+        table.insert(3, Entry { resource: r.clone(), close_on_exec: false });
+        table.hold(&r);
+        table.remove(3);
+        assert!(!table.is_unused(&r));
+        table.unhold(&r);
+        assert!(table.is_unused(&r));
+    }
+}

@@ -1,0 +1,694 @@
+//! A fake compute VM: page tables in fake memory, and a little kernel that carries out the calls
+//! that are re-executed.
+use super::service::{News, ROOT, Service};
+use crate::{Core, Engine, Settings, TrustList, World};
+use abi::vcpu::{ExitClass, Segment, VcpuState, reg};
+use linux_abi::nr;
+use memory::{Fake, Memory};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt::Arguments;
+use std::rc::Rc;
+use wire::hypercall;
+use wire::vsock::{Connection, Record};
+
+pub const CODE: u64 = 0x40_0000;
+pub const DATA: u64 = 0x50_0000;
+const STACK_TOP: u64 = 0x7fff_ffff_0000 - 0x1000;
+const KERNEL_TEXT: u64 = 0xffff_ffff_8100_0000;
+const KERNEL_SYSRET: u64 = KERNEL_TEXT + 0x100;
+const USER: u64 = 7;
+
+pub struct Fakes {
+    pub compute: Fake,
+    pub service: Fake,
+    clock: Cell<u64>,
+    random: Cell<u64>,
+    pub wakes: RefCell<VecDeque<Record>>,
+    pub rings: RefCell<VecDeque<Record>>,
+    pub lines: RefCell<Vec<String>>,
+    pub net: Service,
+}
+
+impl World for Fakes {
+    fn compute(&self) -> &dyn Memory {
+        &self.compute
+    }
+    fn service(&self) -> &dyn Memory {
+        &self.service
+    }
+    fn now(&self) -> u64 {
+        self.clock.set(self.clock.get() + 1000);
+        self.clock.get()
+    }
+    fn random(&self) -> u64 {
+        self.random.set(self.random.get().wrapping_mul(6364136223846793005).wrapping_add(99));
+        self.random.get()
+    }
+    fn relax(&self) {
+        self.net.run(&self.service);
+    }
+    fn to_compute(&self, record: &Record) {
+        self.wakes.borrow_mut().push_back(*record);
+    }
+    fn to_service(&self, record: &Record) {
+        self.rings.borrow_mut().push_back(*record);
+    }
+    fn log(&self, line: Arguments<'_>) {
+        self.lines.borrow_mut().push(line.to_string());
+    }
+    fn call(&self, line: Arguments<'_>) {
+        self.lines.borrow_mut().push(line.to_string());
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct File {
+    pub kind: Kind,
+    pub bytes: Rc<RefCell<VecDeque<u8>>>,
+    pub connection: Option<Connection>,
+    pub cloexec: bool,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Kind {
+    #[default]
+    Inet,
+    Vsock,
+    Pipe,
+}
+
+#[derive(Clone)]
+pub struct Process {
+    pub cr3: u64,
+    pub files: BTreeMap<i32, File>,
+    next_map: u64,
+    vmas: BTreeSet<u64>,
+    /// The next interruptible wait ends with this error.
+    pub signal: Option<Signal>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Signal {
+    Interrupt,
+    Restart,
+}
+
+/// A thread that is not running: its registers, in the kernel or in the program.
+#[derive(Clone)]
+pub struct Blocked {
+    pub state: VcpuState,
+    pub process: usize,
+}
+
+#[allow(clippy::large_enum_variant)]
+pub enum End {
+    Done(i64),
+    Blocked(Blocked),
+    /// A new process is at its first instruction behind `fork`.
+    Child(i64, usize),
+}
+
+pub struct Guest {
+    pub world: Rc<Fakes>,
+    pub engine: Engine,
+    pub s: VcpuState,
+    pub processes: Vec<Process>,
+    next_frame: u64,
+    next_connection: u32,
+    pub calls: Vec<u64>,
+    pub exits: usize,
+    pub iret: bool,
+}
+
+impl Guest {
+    pub fn new(trust: &str) -> Self {
+        let world = Rc::new(Fakes {
+            compute: Fake::new(32 << 20),
+            service: Fake::new(64 << 20),
+            clock: Cell::new(1),
+            random: Cell::new(7),
+            wakes: RefCell::default(),
+            rings: RefCell::default(),
+            lines: RefCell::default(),
+            net: Service::default(),
+        });
+        Service::prepare(&world.service);
+        let core = Core::new(world.clone(), Settings::default(), TrustList::parse(trust));
+        let mut engine = Engine::new(core, hypercall::Form::Watched);
+        engine.set_verbose(true);
+        engine.bench_allowed = true;
+        let mut s = VcpuState { efer: 0xd01, lstar: KERNEL_TEXT, ..VcpuState::ZERO };
+        s.star = 0x0023_0010 << 32;
+        s.sfmask = 0x4_7700;
+        let mut guest = Self {
+            world,
+            engine,
+            s,
+            processes: Vec::new(),
+            next_frame: 0x10_0000,
+            next_connection: 1,
+            calls: Vec::new(),
+            exits: 0,
+            iret: false,
+        };
+        guest.world.net.add_worker(&guest.world.service, wire::Kind::Dispatcher, 0, 0);
+        guest.events();
+        guest
+    }
+
+    pub fn frame(&mut self) -> u64 {
+        self.next_frame += 0x1000;
+        self.next_frame
+    }
+
+    pub fn put(&self, at: u64, value: u64) {
+        self.world.compute.write(at, &value.to_le_bytes()).unwrap();
+    }
+
+    pub fn map(&mut self, cr3: u64, address: u64, frame: u64, flags: u64) {
+        let mut table = cr3;
+        for shift in [39, 30, 21] {
+            let at = table + ((address >> shift) & 511) * 8;
+            let mut entry = self.world.compute.read64(at).unwrap();
+            if entry & 1 == 0 {
+                entry = self.frame() | 7;
+                self.put(at, entry);
+            }
+            table = entry & !0xfff;
+        }
+        self.put(table + ((address >> 12) & 511) * 8, frame | flags);
+    }
+
+    fn leaf(&self, cr3: u64, address: u64) -> u64 {
+        let mut table = cr3;
+        for shift in [39, 30, 21, 12] {
+            let entry = self.world.compute.read64(table + ((address >> shift) & 511) * 8).unwrap();
+            if entry & 1 == 0 {
+                return 0;
+            }
+            table = entry & !0xfff;
+            if shift == 12 {
+                return entry;
+            }
+        }
+        0
+    }
+
+    pub fn tables(&self, process: usize) -> paging::Space<'_, Fake> {
+        paging::Space::running(&self.world.compute, self.processes[process].cr3)
+    }
+
+    /// A new address space whose stack shows `path` as its program.
+    pub fn image(&mut self, path: &[u8]) -> u64 {
+        let cr3 = self.frame();
+        let code = self.frame();
+        self.world.compute.write(code, &[0x0f, 0x05]).unwrap();
+        self.map(cr3, CODE, code, 5);
+        for n in 0..8 {
+            let frame = self.frame();
+            self.map(cr3, DATA + n * 0x1000, frame, USER);
+        }
+        for n in 1..=3 {
+            let frame = self.frame();
+            self.map(cr3, STACK_TOP - n * 0x1000, frame, USER);
+        }
+        let kernel = self.frame();
+        self.world.compute.write(kernel + 0x100, &[0x48, 0x0f, 0x07]).unwrap();
+        self.map(cr3, KERNEL_TEXT, kernel, 1);
+        let at = STACK_TOP - 8 - path.len() as u64 - 1;
+        let tables = paging::Space::running(&self.world.compute, cr3);
+        tables.write(at, path).unwrap();
+        tables.write(at + path.len() as u64, &[0]).unwrap();
+        cr3
+    }
+
+    pub fn start(&mut self, path: &[u8]) -> usize {
+        let cr3 = self.image(path);
+        self.processes.push(Process {
+            cr3,
+            files: BTreeMap::new(),
+            next_map: 0x1000_0000,
+            vmas: BTreeSet::new(),
+            signal: None,
+        });
+        self.processes.len() - 1
+    }
+
+    pub fn write(&self, process: usize, at: u64, bytes: &[u8]) {
+        self.tables(process).write_through(at, bytes).unwrap();
+    }
+
+    pub fn read(&self, process: usize, at: u64, length: usize) -> Vec<u8> {
+        let mut b = vec![0; length];
+        self.tables(process).read(at, &mut b).unwrap();
+        b
+    }
+
+    /// Carries news between the VMs and the relay, until there is none.
+    pub fn events(&mut self) {
+        loop {
+            self.world.net.run(&self.world.service);
+            let mut quiet = true;
+            while let Some(news) = self.world.net.next_news() {
+                quiet = false;
+                match news {
+                    News::Register(base) => self.engine.register(ROOT, base).unwrap(),
+                    News::Doorbell => self.engine.doorbell(),
+                    News::Connected(connection, guest_port) => {
+                        let record = Record::Connected {
+                            connection,
+                            port: wire::vsock::DOORBELL_PORT,
+                            guest_port,
+                        };
+                        self.engine.service_record(&record);
+                    }
+                }
+            }
+            self.world.rings.borrow_mut().clear();
+            if quiet {
+                break;
+            }
+        }
+        let wakes: Vec<Record> = self.world.wakes.borrow_mut().drain(..).collect();
+        for record in wakes {
+            if let Record::Send { connection, bytes } = record {
+                for file in self.processes.iter().flat_map(|p| p.files.values()) {
+                    if file.connection == Some(connection) {
+                        file.bytes.borrow_mut().extend(bytes.as_slice());
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn user(&mut self, process: usize, fs: u64, rip: u64, rsp: u64) {
+        self.load(process);
+        self.s.cpl = 3;
+        self.s.rip = rip;
+        self.s.rflags = 0x246;
+        self.s.segments[1] =
+            Segment { selector: 0x33, attributes: 0xafb, limit: u32::MAX, base: 0 };
+        self.s.segments[2] =
+            Segment { selector: 0x2b, attributes: 0xcf3, limit: u32::MAX, base: 0 };
+        self.s.segments[4].base = fs;
+        self.s.regs.r[reg::RSP] = rsp;
+    }
+
+    /// Switches to a process, with the exit that the form asks for.
+    fn load(&mut self, process: usize) {
+        let cr3 = self.processes[process].cr3;
+        if self.s.cr3 == cr3 {
+            return;
+        }
+        if self.s.intercept_cr3_write == 0 {
+            self.s.cr3 = cr3;
+            return;
+        }
+        // Any space has the kernel's text; MOV CR3, RAX.
+        let keep = self.s;
+        let text = self.leaf(cr3, KERNEL_TEXT) & !0xfff & !(1 << 63);
+        self.world.compute.write(text + 0x200, &[0x0f, 0x22, 0xd8]).unwrap();
+        self.s.cr3 = cr3;
+        self.s.cpl = 0;
+        self.s.rip = KERNEL_TEXT + 0x200;
+        self.s.regs.r[reg::RAX] = cr3;
+        self.exit(ExitClass::Cr3Write);
+        assert_eq!((self.s.cr3, self.s.rip), (cr3, KERNEL_TEXT + 0x203));
+        let now = self.s;
+        self.s = keep;
+        self.s.cr3 = cr3;
+        self.s.efer = now.efer;
+        self.s.intercept_cr3_write = now.intercept_cr3_write;
+        self.s.intercept_exceptions = now.intercept_exceptions;
+    }
+
+    fn exit(&mut self, class: ExitClass) {
+        self.exits += 1;
+        self.events();
+        self.engine.exit(&mut self.s, class as u64);
+        self.events();
+    }
+
+    /// A call of a program, from its own code, on its main thread.
+    pub fn call(&mut self, process: usize, number: u64, args: &[u64]) -> i64 {
+        match self.begin(process, 0x1111_0000, STACK_TOP - 0x800, number, args) {
+            End::Done(result) => result,
+            End::Blocked(b) => panic!("call {number} blocks at {:#x}", b.state.rip),
+            End::Child(..) => panic!("unexpected child"),
+        }
+    }
+
+    pub fn begin(&mut self, process: usize, fs: u64, rsp: u64, number: u64, args: &[u64]) -> End {
+        self.user(process, fs, CODE, rsp);
+        let places = [reg::RDI, reg::RSI, reg::RDX, reg::R10, reg::R8, reg::R9];
+        self.s.regs.r[reg::RAX] = number;
+        for (place, value) in places.iter().zip(args) {
+            self.s.regs.r[*place] = *value;
+        }
+        self.go(process)
+    }
+
+    pub fn hypercall(&mut self, process: usize, number: u64, argument: u64) -> i64 {
+        self.user(process, 0x1111_0000, CODE + 0x100, STACK_TOP - 0x800);
+        self.s.regs.r[reg::RAX] = number;
+        self.s.regs.r[reg::RDI] = argument;
+        self.exit(ExitClass::Vmmcall);
+        assert_eq!(self.s.rip, CODE + 0x103);
+        self.s.regs.r[reg::RAX] as i64
+    }
+
+    /// Lets a blocked thread try again.
+    pub fn again(&mut self, blocked: &Blocked) -> End {
+        self.load(blocked.process);
+        let (efer, cr3, ud) =
+            (self.s.efer, self.s.intercept_cr3_write, self.s.intercept_exceptions);
+        self.s = blocked.state;
+        (self.s.efer, self.s.intercept_cr3_write, self.s.intercept_exceptions) = (efer, cr3, ud);
+        self.kernel(blocked.process)
+    }
+
+    /// Runs from a `SYSCALL` in user code.
+    pub fn go(&mut self, process: usize) -> End {
+        loop {
+            if self.s.cpl == 0 {
+                return self.kernel(process);
+            }
+            let gate = self.read(process, self.s.rip, 5);
+            if gate.starts_with(&[0x0f, 0x05]) {
+                if self.s.efer & 1 == 0 {
+                    self.exit(ExitClass::InvalidOpcode);
+                    assert_eq!(self.s.inject, 0, "#UD");
+                } else {
+                    let back = self.s.rip + 2;
+                    crate::cpu::syscall(&mut self.s, back);
+                }
+            } else if gate.starts_with(&[0x0f, 0x01, 0xd9]) {
+                self.exit(ExitClass::Vmmcall);
+                assert_eq!(self.s.inject, 0, "#UD");
+            } else {
+                return End::Done(self.s.regs.r[reg::RAX] as i64);
+            }
+            if self.s.cpl == 3 && self.s.rip == CODE + 2 {
+                return End::Done(self.s.regs.r[reg::RAX] as i64);
+            }
+        }
+    }
+
+    /// Carries out the call that is in the registers, then returns to the program.
+    fn kernel(&mut self, process: usize) -> End {
+        assert_eq!(self.s.rip, KERNEL_TEXT);
+        let entered = self.s;
+        match self.carry_out(process) {
+            Some(Effect::Result(result)) => self.leave(process, result),
+            Some(Effect::Restart) => {
+                self.s.regs.r[reg::RCX] -= 2;
+                let number = entered.regs.r[reg::RAX] as i64;
+                self.leave(process, number)
+            }
+            Some(Effect::Forked(pid, child)) => {
+                let End::Done(result) = self.leave(process, pid) else { panic!("fork blocks") };
+                let _ = result;
+                End::Child(result, child)
+            }
+            None => End::Blocked(Blocked { state: entered, process }),
+        }
+    }
+
+    fn leave(&mut self, process: usize, result: i64) -> End {
+        self.s.regs.r[reg::RAX] = result as u64;
+        if self.s.efer & 1 == 0 && !self.iret {
+            self.s.rip = KERNEL_SYSRET;
+            self.exit(ExitClass::InvalidOpcode);
+        } else {
+            crate::cpu::sysret(&mut self.s, true);
+        }
+        self.go(process)
+    }
+
+    /// The child of `fork` comes to life.
+    pub fn child(&mut self, parent: &VcpuState, child: usize) -> End {
+        self.load(child);
+        let (efer, cr3, ud) =
+            (self.s.efer, self.s.intercept_cr3_write, self.s.intercept_exceptions);
+        self.s = *parent;
+        self.s.cr3 = self.processes[child].cr3;
+        (self.s.efer, self.s.intercept_cr3_write, self.s.intercept_exceptions) = (efer, cr3, ud);
+        self.s.regs.r[reg::RAX] = 0;
+        crate::cpu::sysret(&mut self.s, true);
+        self.go(child)
+    }
+}
+
+pub enum Effect {
+    Result(i64),
+    Restart,
+    Forked(i64, usize),
+}
+
+impl Guest {
+    fn fd(&mut self, process: usize, lowest: i32, file: File) -> i64 {
+        let files = &mut self.processes[process].files;
+        let fd = (lowest..).find(|fd| !files.contains_key(fd)).unwrap();
+        files.insert(fd, file);
+        i64::from(fd)
+    }
+
+    fn carry_out(&mut self, process: usize) -> Option<Effect> {
+        let saved = crate::cpu::Saved::of(&self.s);
+        let (number, a) = (saved.number(), saved.arguments());
+        self.calls.push(number);
+        let fd = a[0] as i32;
+        let known = self.processes[process].files.contains_key(&fd);
+        Some(Effect::Result(match number {
+            nr::socket => {
+                let kind = if a[0] == 40 { Kind::Vsock } else { Kind::Inet };
+                let cloexec = a[1] & 0o2000000 != 0;
+                self.fd(process, 3, File { kind, cloexec, ..File::default() })
+            }
+            nr::fcntl if known => match a[1] {
+                0 | 1030 => {
+                    let mut file = self.processes[process].files[&fd].clone();
+                    file.cloexec = a[1] == 1030;
+                    self.fd(process, a[2] as i32, file)
+                }
+                _ => 0,
+            },
+            nr::dup if known => {
+                let mut file = self.processes[process].files[&fd].clone();
+                file.cloexec = false;
+                self.fd(process, 3, file)
+            }
+            nr::dup2 | nr::dup3 if known => {
+                let file = self.processes[process].files[&fd].clone();
+                self.processes[process].files.insert(a[1] as i32, file);
+                a[1] as i64
+            }
+            nr::close => match self.processes[process].files.remove(&fd) {
+                Some(file) => {
+                    self.closed(&file);
+                    0
+                }
+                None => -9,
+            },
+            nr::close_range => {
+                let files = &mut self.processes[process].files;
+                files.retain(|fd, _| (*fd as u64) < a[0] || *fd as u64 > a[1]);
+                0
+            }
+            nr::connect if known => self.connect(process, fd),
+            nr::getsockname if known => {
+                let port = 7000 + self.processes[process].files[&fd].connection.unwrap().0;
+                let mut name = [0; 16];
+                name[0] = 40;
+                name[4..8].copy_from_slice(&port.to_le_bytes());
+                self.write(process, a[1], &name);
+                0
+            }
+            nr::read | nr::ppoll => return self.waits(process, number, a),
+            nr::mmap => self.mmap(process, a),
+            nr::mprotect => {
+                let cr3 = self.processes[process].cr3;
+                let entry = self.leaf(cr3, a[0]);
+                self.map(cr3, a[0], entry & !0xfff, if a[2] & 2 == 0 { 5 } else { 7 });
+                0
+            }
+            nr::madvise => self.populate(process, a),
+            nr::execve => return self.execve(process, a[0]),
+            nr::fork => return self.fork(process),
+            nr::geteuid | nr::getegid => 1000,
+            nr::getpid => 4242,
+            nr::munmap => 0,
+            nr::setsockopt | nr::listen | nr::bind => 0,
+            nr::getppid => 1,
+            _ => -38,
+        }))
+    }
+
+    fn closed(&mut self, file: &File) {
+        let Some(connection) = file.connection else { return };
+        let mut open = self.processes.iter().flat_map(|p| p.files.values());
+        if !open.any(|f| f.connection == Some(connection)) {
+            self.engine.compute_record(&Record::Closed { connection });
+        }
+    }
+
+    pub fn kill(&mut self, process: usize) {
+        let files = std::mem::take(&mut self.processes[process].files);
+        for file in files.values() {
+            self.closed(file);
+        }
+        self.events();
+    }
+
+    fn connect(&mut self, process: usize, fd: i32) -> i64 {
+        let file = self.processes[process].files.get_mut(&fd).unwrap();
+        if file.kind != Kind::Vsock {
+            return -101;
+        }
+        let connection = Connection(self.next_connection);
+        self.next_connection += 1;
+        file.connection = Some(connection);
+        let guest_port = 7000 + connection.0;
+        let record = Record::Connected { connection, port: wire::vsock::WAKE_PORT, guest_port };
+        self.engine.compute_record(&record);
+        0
+    }
+
+    fn waits(&mut self, process: usize, number: u64, a: [u64; 6]) -> Option<Effect> {
+        self.events();
+        if number == nr::read {
+            let fd = a[0] as i32;
+            let Some(file) = self.processes[process].files.get(&fd) else {
+                return Some(Effect::Result(-9));
+            };
+            let bytes = file.bytes.clone();
+            if bytes.borrow().is_empty() {
+                return self.signalled(process, true);
+            }
+            let n = bytes.borrow().len().min(a[2] as usize);
+            let data: Vec<u8> = bytes.borrow_mut().drain(..n).collect();
+            self.write(process, a[1], &data);
+            return Some(Effect::Result(n as i64));
+        }
+        let mut ready = 0;
+        for n in 0..a[1] {
+            let mut e =
+                linux_abi::PollFd::decode(self.read(process, a[0] + n * 8, 8).try_into().unwrap());
+            let file = self.processes[process].files.get(&e.fd);
+            let found = file.map_or(0x20, |f| u16::from(!f.bytes.borrow().is_empty()));
+            e.revents = found & (e.events | 0x20);
+            ready += i64::from(e.revents != 0);
+            self.write(process, a[0] + n * 8, &e.encode());
+        }
+        let deaf = a[3] != 0 && self.read(process, a[3], 8) == [0xff; 8];
+        if ready > 0 {
+            return Some(Effect::Result(ready));
+        }
+        if a[2] != 0 && self.read(process, a[2], 16) == [0; 16] {
+            return Some(Effect::Result(0));
+        }
+        if deaf { None } else { self.signalled(process, false) }
+    }
+
+    fn signalled(&mut self, process: usize, restartable: bool) -> Option<Effect> {
+        match self.processes[process].signal.take()? {
+            Signal::Restart if restartable => Some(Effect::Restart),
+            _ => Some(Effect::Result(-4)),
+        }
+    }
+
+    fn mmap(&mut self, process: usize, a: [u64; 6]) -> i64 {
+        let base = self.processes[process].next_map;
+        self.processes[process].next_map += a[1] + 0x1000;
+        let cr3 = self.processes[process].cr3;
+        for n in 0..a[1] / 0x1000 {
+            self.processes[process].vmas.insert(base + n * 0x1000);
+            if a[3] & 0x8000 != 0 {
+                let frame = self.frame();
+                self.map(cr3, base + n * 0x1000, frame, USER);
+            }
+        }
+        base as i64
+    }
+
+    /// A range that exists but has no pages yet.
+    pub fn reserve(&mut self, process: usize, pages: u64) -> u64 {
+        self.mmap(process, [0, pages * 0x1000, 3, 0x22, 0, 0]) as u64
+    }
+
+    fn populate(&mut self, process: usize, a: [u64; 6]) -> i64 {
+        let cr3 = self.processes[process].cr3;
+        for n in 0..a[1] / 0x1000 {
+            let page = a[0] + n * 0x1000;
+            let entry = self.leaf(cr3, page);
+            let copy_on_write = entry & 1 << 9 != 0;
+            if entry & 3 == 3 || entry & 1 != 0 && a[2] == 22 {
+                continue;
+            }
+            if !self.processes[process].vmas.contains(&page) && !copy_on_write {
+                return -12;
+            }
+            let frame = self.frame();
+            if entry & 1 != 0 {
+                let mut bytes = vec![0; 4096];
+                self.world.compute.read(entry & 0xf_ffff_f000, &mut bytes).unwrap();
+                self.world.compute.write(frame, &bytes).unwrap();
+            }
+            self.map(cr3, page, frame, USER);
+        }
+        0
+    }
+
+    fn execve(&mut self, process: usize, path: u64) -> Option<Effect> {
+        let mut bytes = vec![0; 4096];
+        let n = self.tables(process).read_string(path, &mut bytes).unwrap().unwrap();
+        if bytes[..n].ends_with(b"missing") {
+            return Some(Effect::Result(-2));
+        }
+        let cr3 = self.image(&bytes[..n]);
+        let closing: Vec<File> =
+            self.processes[process].files.values().filter(|f| f.cloexec).cloned().collect();
+        self.processes[process].files.retain(|_, f| !f.cloexec);
+        self.processes[process].cr3 = cr3;
+        for file in closing {
+            self.closed(&file);
+        }
+        self.load(process);
+        // The new image starts at its code, which makes a call.
+        self.s.regs.r[reg::RCX] = CODE;
+        self.s.regs.r[reg::RSP] = STACK_TOP - 0x900;
+        Some(Effect::Result(nr::getpid as i64))
+    }
+
+    fn fork(&mut self, process: usize) -> Option<Effect> {
+        let mut child = self.processes[process].clone();
+        child.cr3 = self.frame();
+        let cr3 = self.processes[process].cr3;
+        self.copy_tables(cr3, child.cr3, 39);
+        self.processes.push(child);
+        Some(Effect::Forked(500, self.processes.len() - 1))
+    }
+
+    /// All pages are shared; what was writable becomes copy-on-write in both.
+    fn copy_tables(&mut self, from: u64, to: u64, shift: u32) {
+        for n in 0..512 {
+            let mut entry = self.world.compute.read64(from + n * 8).unwrap();
+            if entry & 1 == 0 {
+                continue;
+            }
+            if shift == 12 {
+                if entry & 2 != 0 {
+                    entry = entry & !2 | 1 << 9;
+                    self.put(from + n * 8, entry);
+                }
+                self.put(to + n * 8, entry);
+            } else {
+                let table = self.frame();
+                self.put(to + n * 8, table | 7);
+                self.copy_tables(entry & 0xf_ffff_f000, table, shift - 9);
+            }
+        }
+    }
+}

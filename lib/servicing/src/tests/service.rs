@@ -1,0 +1,322 @@
+//! A fake service VM: mailboxes in fake memory, a scripted network behind them.
+use memory::{Fake, Memory};
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, VecDeque};
+use wire::vsock::{Connection, Record};
+use wire::{Kind, Mailbox, PollEntry, Registration, Request, Response, layout};
+
+pub const ROOT: u64 = 0x1000;
+/// Mailboxes are mapped one to one from here on.
+const FIRST: u64 = 0x20_0000;
+const STRIDE: u64 = 0x10_0000;
+
+#[derive(Clone, Default, Debug)]
+pub struct Sock {
+    pub received: VecDeque<u8>,
+    pub sent: Vec<u8>,
+    pub connected: Option<Vec<u8>>,
+    pub bound: Option<Vec<u8>>,
+    pub listening: bool,
+    pub backlog: VecDeque<Vec<u8>>,
+    pub closed: bool,
+    pub eof: bool,
+    /// `connect` answers `EINPROGRESS` until this is set.
+    pub slow: bool,
+    pub options: Vec<(i32, i32, Vec<u8>)>,
+}
+
+pub struct Worker {
+    pub base: u64,
+    pub delegate: u32,
+    pub slot: u32,
+    done: u32,
+    pub connection: Connection,
+    pending: Option<(u32, Request)>,
+    pub gone: bool,
+}
+
+/// What the workers have to tell once the relay is not in the middle of something.
+#[derive(Clone, Copy, Debug)]
+pub enum News {
+    Register(u64),
+    Connected(Connection, u32),
+    Doorbell,
+}
+
+#[derive(Default)]
+pub struct Service {
+    pub workers: RefCell<Vec<Worker>>,
+    pub sockets: RefCell<BTreeMap<(u32, i32), Sock>>,
+    pub news: RefCell<VecDeque<News>>,
+    pub log: RefCell<Vec<(u32, Request)>>,
+    tokens: RefCell<BTreeMap<u32, u64>>,
+    next: Cell<u32>,
+    /// Delegates don't answer while this is set.
+    pub frozen: Cell<bool>,
+}
+
+/// Every connection attempt to this port stays in progress.
+pub const SLOW_PORT: [u8; 2] = [0x99, 0x99];
+
+fn copy(m: &impl Memory, at: u64, length: u32) -> Vec<u8> {
+    let mut b = vec![0; length as usize];
+    m.read(at, &mut b).unwrap();
+    b
+}
+
+impl Service {
+    /// Identity-maps the mailbox area of the fake memory.
+    pub fn prepare(memory: &Fake) {
+        let put = |at: u64, value: u64| memory.write(at, &value.to_le_bytes()).unwrap();
+        put(ROOT, 0x2007);
+        put(0x2000, 0x3007);
+        for n in 0..64 {
+            put(0x3000 + n * 8, (0x10_000 + n * 0x1000) | 7);
+            for k in 0..512 {
+                put(0x10_000 + n * 0x1000 + k * 8, ((n << 21) + (k << 12)) | 7);
+            }
+        }
+    }
+
+    pub fn add_worker(&self, memory: &Fake, kind: Kind, delegate: u32, slot: u32) {
+        let mut workers = self.workers.borrow_mut();
+        let n = workers.len() as u64;
+        let base = FIRST + n * STRIDE;
+        let port = 5000 + n as u32;
+        let token = self.tokens.borrow().get(&delegate).copied().unwrap_or(0);
+        let who = Registration { kind, port, delegate, slot, token };
+        mailbox(memory, base).introduce(&who).unwrap();
+        let connection = Connection(n as u32 + 1);
+        workers.push(Worker {
+            base,
+            delegate,
+            slot,
+            done: 0,
+            connection,
+            pending: None,
+            gone: false,
+        });
+        self.news.borrow_mut().push_back(News::Connected(connection, port));
+        self.news.borrow_mut().push_back(News::Register(base));
+    }
+
+    /// Lets all workers run until they have nothing to do.
+    pub fn run(&self, memory: &Fake) {
+        if self.frozen.get() {
+            return;
+        }
+        let count = self.workers.borrow().len();
+        for n in 0..count {
+            self.turn(memory, n);
+        }
+    }
+
+    fn turn(&self, memory: &Fake, n: usize) {
+        let (base, done, delegate, slot, pending, gone) = {
+            let workers = self.workers.borrow();
+            let w = &workers[n];
+            (w.base, w.done, w.delegate, w.slot, w.pending, w.gone)
+        };
+        if gone {
+            return;
+        }
+        let mailbox = mailbox(memory, base);
+        let (sequence, request) = match pending {
+            Some(pending) => pending,
+            None => match mailbox.request(done).unwrap() {
+                Some((sequence, Ok(request))) => {
+                    self.log.borrow_mut().push((delegate, request));
+                    (sequence, request)
+                }
+                Some((_, Err(e))) => panic!("{e:?}"),
+                None => return,
+            },
+        };
+        let response = if mailbox.cancelled(sequence).unwrap() {
+            Some(Response { cancelled: true, ..Response::value(-4) })
+        } else {
+            self.serve(memory, &mailbox, (delegate, slot), &request)
+        };
+        let mut workers = self.workers.borrow_mut();
+        let w = &mut workers[n];
+        let Some(response) = response else {
+            w.pending = Some((sequence, request));
+            mailbox.set_sleeping(true).unwrap();
+            return;
+        };
+        w.pending = None;
+        w.done = sequence;
+        w.gone = request == Request::Exit;
+        mailbox.set_sleeping(false).unwrap();
+        if mailbox.respond(sequence, &response).unwrap() {
+            self.news.borrow_mut().push_back(News::Doorbell);
+        }
+    }
+
+    fn serve(
+        &self,
+        memory: &Fake,
+        mailbox: &Mailbox<Window>,
+        (delegate, _): (u32, u32),
+        request: &Request,
+    ) -> Option<Response> {
+        let m = mailbox.memory();
+        let mut sockets = self.sockets.borrow_mut();
+        macro_rules! socket {
+            ($fd:expr) => {
+                sockets.get_mut(&(delegate, $fd)).filter(|s| !s.closed)
+            };
+        }
+        let value = match *request {
+            Request::Socket { .. } => {
+                self.next.set(self.next.get() + 1);
+                let fd = 20 + self.next.get() as i32;
+                sockets.insert((delegate, fd), Sock::default());
+                i64::from(fd)
+            }
+            Request::Close { fd } => match socket!(fd) {
+                Some(s) => {
+                    s.closed = true;
+                    0
+                }
+                None => -9,
+            },
+            Request::Connect { fd, address, .. } => {
+                let to = copy(m, layout::ADDRESS, address);
+                let s = socket!(fd)?;
+                s.slow = to[2..4] == SLOW_PORT;
+                s.connected = Some(to);
+                if s.slow { -115 } else { 0 }
+            }
+            Request::Bind { fd, address } => {
+                socket!(fd)?.bound = Some(copy(m, layout::ADDRESS, address));
+                0
+            }
+            Request::Listen { fd, .. } => {
+                socket!(fd)?.listening = true;
+                0
+            }
+            Request::Accept { fd, .. } => match socket!(fd)?.backlog.pop_front() {
+                None => -11,
+                Some(peer) => {
+                    self.next.set(self.next.get() + 1);
+                    let new = 20 + self.next.get() as i32;
+                    let connected = Some(peer.clone());
+                    sockets.insert((delegate, new), Sock { connected, ..Sock::default() });
+                    m.write(layout::ADDRESS, &peer).unwrap();
+                    let value = i64::from(new);
+                    return Some(Response { address: peer.len() as u32, ..Response::value(value) });
+                }
+            },
+            Request::Send { fd, length, .. } => {
+                socket!(fd)?.sent.extend(copy(m, layout::PAYLOAD, length));
+                i64::from(length)
+            }
+            Request::Receive { fd, length, .. } => {
+                let s = socket!(fd)?;
+                if s.received.is_empty() && !s.eof {
+                    -11
+                } else {
+                    let n = s.received.len().min(length as usize);
+                    let data: Vec<u8> = s.received.drain(..n).collect();
+                    m.write(layout::PAYLOAD, &data).unwrap();
+                    let length = n as u32;
+                    return Some(Response { length, ..Response::value(n as i64) });
+                }
+            }
+            Request::SetOption { fd, level, name, length } => {
+                let value = copy(m, layout::PAYLOAD, length);
+                socket!(fd)?.options.push((level, name, value));
+                0
+            }
+            Request::GetOption { .. } => {
+                m.write(layout::PAYLOAD, &[0; 4]).unwrap();
+                return Some(Response { length: 4, ..Response::value(0) });
+            }
+            Request::LocalName { .. } | Request::PeerName { .. } => {
+                let name = super::address([10, 0, 2, 15], 4321);
+                m.write(layout::ADDRESS, &name).unwrap();
+                return Some(Response { address: 16, ..Response::value(0) });
+            }
+            Request::Poll { count, wait } => {
+                let mut ready = 0;
+                for n in 0..u64::from(count) {
+                    let mut raw = [0; 8];
+                    m.read(layout::PAYLOAD + n * 8, &mut raw).unwrap();
+                    let mut e = PollEntry::decode(raw);
+                    let s = socket!(e.fd);
+                    e.revents = s.map_or(0x20, |s| {
+                        let readable = !s.received.is_empty() || s.eof || !s.backlog.is_empty();
+                        u16::from(readable) | if s.slow { 0 } else { 4 }
+                    }) & (e.events | 0x38);
+                    ready += i64::from(e.revents != 0);
+                    m.write(layout::PAYLOAD + n * 8, &e.encode()).unwrap();
+                }
+                if ready == 0 && wait != 0 {
+                    return None;
+                }
+                ready
+            }
+            Request::Fork { delegate: new, token, .. } => {
+                self.tokens.borrow_mut().insert(new, token);
+                let inherited: Vec<_> = sockets
+                    .iter()
+                    .filter(|((d, _), _)| *d == delegate && delegate != 0)
+                    .map(|((_, fd), s)| ((new, *fd), s.clone()))
+                    .collect();
+                sockets.extend(inherited);
+                self.add_worker(memory, Kind::Worker, new, 0);
+                self.add_worker(memory, Kind::Worker, new, 1);
+                777
+            }
+            Request::Spawn { slot } => {
+                self.add_worker(memory, Kind::Worker, delegate, slot);
+                0
+            }
+            Request::Ioctl { .. } | Request::Shutdown { .. } | Request::Nop | Request::Exit => 0,
+        };
+        Some(Response::value(value))
+    }
+
+    /// Looks for news for the relay.
+    pub fn next_news(&self) -> Option<News> {
+        self.news.borrow_mut().pop_front()
+    }
+
+    /// The record of a delegate's death.
+    pub fn kill(&self, delegate: u32) -> Vec<Record> {
+        let mut workers = self.workers.borrow_mut();
+        let mine = workers.iter_mut().filter(|w| w.delegate == delegate && !w.gone);
+        mine.map(|w| {
+            w.gone = true;
+            Record::Closed { connection: w.connection }
+        })
+        .collect()
+    }
+}
+
+/// The part of the fake memory that is a mailbox.
+#[derive(Clone)]
+pub struct Window(Fake, u64);
+
+fn mailbox(memory: &Fake, base: u64) -> Mailbox<Window> {
+    Mailbox::new(Window(memory.clone(), base))
+}
+
+impl Memory for Window {
+    fn len(&self) -> u64 {
+        layout::LENGTH
+    }
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), memory::OutOfBounds> {
+        self.0.read(self.1 + offset, into)
+    }
+    fn write(&self, offset: u64, from: &[u8]) -> Result<(), memory::OutOfBounds> {
+        self.0.write(self.1 + offset, from)
+    }
+    fn load32(&self, offset: u64) -> Result<u32, memory::OutOfBounds> {
+        self.0.load32(self.1 + offset)
+    }
+    fn store32(&self, offset: u64, value: u32) -> Result<(), memory::OutOfBounds> {
+        self.0.store32(self.1 + offset, value)
+    }
+}
