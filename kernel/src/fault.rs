@@ -17,6 +17,9 @@ use regions::Range;
 const PAGE_FAULT: u8 = 14;
 /// Error code: the access was a write.
 const ERROR_WRITE: u64 = 1 << 1;
+/// Error code: the access was the program's own. Otherwise the processor touched a table of its own
+/// on the program's behalf, which no manager can resolve. (QEMU also counts IRET's stack as such.)
+const ERROR_USER: u64 = 1 << 2;
 /// Error code: the access was an instruction fetch.
 const ERROR_FETCH: u64 = 1 << 4;
 
@@ -46,7 +49,7 @@ impl Kernel {
         let Ok(thread) = self.threads.get_mut(id) else { return };
         let ip = thread.ip();
         let error = thread.frame().map_or(0, |f| f.error);
-        if vector != PAGE_FAULT {
+        if vector != PAGE_FAULT || error & ERROR_USER == 0 {
             return self.end_thread(id, Reason::Exception { vector, error });
         }
         let access = match (error & ERROR_WRITE != 0, error & ERROR_FETCH != 0) {

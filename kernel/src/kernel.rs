@@ -149,8 +149,17 @@ impl Kernel {
 
     #[inline]
     fn handle(&mut self, cpu: usize, happened: Happened) {
-        let Some(current) = self.cpus[cpu].current else { return self.take_interrupts(cpu) };
         self.counters.entries += 1;
+        let Some(current) = self.cpus[cpu].current else {
+            // It idled, or another processor ended what ran here.
+            if let Happened::Trap(Trap::Interrupt(vector)) = happened {
+                self.interrupt(cpu, vector);
+            }
+            if let Happened::Exit(_) = happened {
+                svm::take_interrupts();
+            }
+            return self.take_interrupts(cpu);
+        };
         match happened {
             Happened::Trap(Trap::Call) => calls::dispatch(self, cpu, current),
             Happened::Trap(Trap::Exception(vector)) => {

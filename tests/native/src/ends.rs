@@ -117,8 +117,7 @@ impl Program {
         words_at(page, PAGE).copy(0, blob.code());
         ok(sys::region_unbind(crate::env::SPACE, page, PAGE), "unbind")?;
         let rights = MemRights::READ | MemRights::EXEC;
-        let bind =
-            Bind { space, base: CODE, length: PAGE, portal: NONE, tag: 0, rights, hint: 12 };
+        let bind = Bind { space, base: CODE, length: PAGE, portal: NONE, tag: 0, rights, hint: 12 };
         ok(sys::region_bind(bind), "bind code")?;
         ok(sys::map(space, CODE, RAM, offset, PAGE, rights), "map code")?;
         let thread = selector();

@@ -54,7 +54,9 @@ fn answer(fault: &FaultMessage) -> (u64, [u64; 8]) {
         MODE_REFUSE => (Error::Refused as u64, [0; 8]),
         MODE_NONSENSE => (0, [99; 8]),
         MODE_OUTSIDE => (0, map(page, page + LENGTH, PAGE, READ_WRITE)),
-        MODE_READ_ONLY if fault.access == Access::Read => (0, map(page, page, PAGE, MemRights::READ)),
+        MODE_READ_ONLY if fault.access == Access::Read => {
+            (0, map(page, page, PAGE, MemRights::READ))
+        }
         MODE_DIE => sys::exit(0),
         MODE_FOREIGN => {
             let memory = Selector(4000);

@@ -27,7 +27,12 @@ const UNDEFINED: u64 = 0x100 + 6;
 const FAULT: u64 = 2;
 
 /// Runs a body until it ends, and checks the reason.
-fn offend(name: &str, body: Body, argument: u64, reasons: &[u64]) -> Result<[u64; 3], alloc::string::String> {
+fn offend(
+    name: &str,
+    body: Body,
+    argument: u64,
+    reasons: &[u64],
+) -> Result<[u64; 3], alloc::string::String> {
     let victim = thread(0, body, argument)?;
     watch(victim, 77)?;
     ok(sys::create_sc(selector(), victim, ABOVE, QUANTUM), "time")?;
@@ -59,7 +64,7 @@ fn instructions() -> Outcome {
         ("sysenter", i::sysenter, &[PROTECTION, UNDEFINED]),
         ("vmrun", i::run_guest, &[PROTECTION, UNDEFINED]),
         ("vmmcall", i::hypercall, &[UNDEFINED]),
-        ("iret to ring 0", i::fake_return, &[PROTECTION]),
+        ("iret to ring 0", i::fake_return, &[PROTECTION, 0x100 + 14]),
         ("kernel segment", i::kernel_segment, &[PROTECTION]),
     ];
     for (name, body, reasons) in cases {
@@ -84,7 +89,7 @@ fn addresses() -> Outcome {
     offend("read of a non-canonical address", i::read, 1 << 63, &[PROTECTION])?;
     offend("jump to a non-canonical address", i::jump_nowhere, 0, &[PROTECTION])?;
     offend("jump into the kernel", i::jump_kernel, 0, &[FAULT])?;
-    offend("stack at a non-canonical address", i::bad_stack, 0, &[0x100 + 12])?;
+    offend("stack at a non-canonical address", i::bad_stack, 0, &[0x100 + 12, PROTECTION])?;
     offend("stack in the kernel", i::kernel_stack, 0, &[FAULT])?;
     offend("write to the boot information", i::write, BootInfo::ADDRESS, &[FAULT])?;
     Ok(())
@@ -113,8 +118,11 @@ fn stack_overflow() -> Outcome {
     // The lower page is the guard.
     ok(sys::map(SPACE, bind.base + PAGE, RAM, offset, PAGE, READ_WRITE), "map")?;
     let victim = selector();
-    let args =
-        ThreadArgs { entry: i::overflow as *const () as u64, stack: bind.base + 2 * PAGE, argument: 0 };
+    let args = ThreadArgs {
+        entry: i::overflow as *const () as u64,
+        stack: bind.base + 2 * PAGE,
+        argument: 0,
+    };
     ok(sys::create_thread(victim, SPACE, 0, args), "thread")?;
     watch(victim, 78)?;
     ok(sys::create_sc(selector(), victim, ABOVE, QUANTUM), "time")?;

@@ -174,7 +174,8 @@ fn remote_fault() -> Outcome {
     let door = portal(server, 5)?;
     let base = crate::env::address(PAGE);
     let rights = READ_WRITE;
-    let bind = Bind { space: SPACE, base, length: 64 * PAGE, portal: door, tag: 0, rights, hint: 12 };
+    let bind =
+        Bind { space: SPACE, base, length: 64 * PAGE, portal: door, tag: 0, rights, hint: 12 };
     ok(sys::region_bind(bind), "bind")?;
     let before = READS.load(Ordering::SeqCst);
     let helper = running(1, reader, base + PAGE, 100)?;
