@@ -34,6 +34,8 @@ pub fn serve() -> ! {
         let mut reply = None;
         match next {
             Ok((Event::Exit(_), words)) => {
+                // What happened before the exit is told before it.
+                compute.news();
                 compute.exit(ExitMessage::decode(&words).class);
                 reply = Some(0);
             }

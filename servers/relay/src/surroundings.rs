@@ -3,14 +3,59 @@ use crate::outbox::Outbox;
 use alloc::format;
 use core::fmt::Arguments;
 use hostlink::relay::ToHost;
-use memory::Memory;
+use memory::{Memory, OutOfBounds, check};
 use rt::{Shared, time};
 use servicing::World;
 use wire::vsock::Record;
 
+/// Guest-physical address of the root image, which guests map with DAX.
+const IMAGE_AT: u64 = 1 << 32;
+
+/// Guest-physical memory of a VM: its RAM, and the root image, which is only read. Constants of
+/// programs lie there, such as the text that they send.
+struct GuestMemory {
+    ram: Shared,
+    image: Option<Shared>,
+}
+
+impl Memory for GuestMemory {
+    fn len(&self) -> u64 {
+        self.image.map_or(self.ram.len(), |image| IMAGE_AT + image.len())
+    }
+
+    fn read(&self, offset: u64, into: &mut [u8]) -> Result<(), OutOfBounds> {
+        match (self.image, offset.checked_sub(IMAGE_AT)) {
+            (Some(image), Some(inside)) => read_file(&image, inside, into),
+            _ => self.ram.read(offset, into),
+        }
+    }
+
+    fn write(&self, offset: u64, from: &[u8]) -> Result<(), OutOfBounds> {
+        self.ram.write(offset, from)
+    }
+
+    fn load32(&self, offset: u64) -> Result<u32, OutOfBounds> {
+        self.ram.load32(offset)
+    }
+
+    fn store32(&self, offset: u64, value: u32) -> Result<(), OutOfBounds> {
+        self.ram.store32(offset, value)
+    }
+}
+
+/// Reads a file that ends within a page: what a guest sees behind its end is zero.
+fn read_file(file: &Shared, offset: u64, into: &mut [u8]) -> Result<(), OutOfBounds> {
+    let whole = file.len().next_multiple_of(abi::LARGE_PAGE_SIZE);
+    check(offset, into.len() as u64, whole, 1)?;
+    let there = file.len().saturating_sub(offset).min(into.len() as u64) as usize;
+    let (bytes, rest) = into.split_at_mut(there);
+    rest.fill(0);
+    file.read(offset, bytes)
+}
+
 /// Memory of both VMs and the channels.
 pub struct Surroundings {
-    compute: Shared,
+    compute: GuestMemory,
     service: Shared,
     /// To the compute VM's monitor.
     pub vsock_compute: Outbox,
@@ -33,7 +78,7 @@ impl Surroundings {
             ram
         };
         Self {
-            compute: ram("ram-compute"),
+            compute: GuestMemory { ram: ram("ram-compute"), image: Shared::region("image") },
             service: ram("ram-service"),
             vsock_compute: Outbox::open("vsock-compute"),
             vsock_service: Outbox::open("vsock-service"),
