@@ -4,6 +4,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec;
 use core::fmt::Debug;
+use core::mem::offset_of;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use rt::Shared;
 use rt::sys::{self, Bind};
@@ -79,6 +80,15 @@ pub fn boot_info() -> (u64, u64) {
     (words.get(8), words.get(16))
 }
 
+/// The word `only=TEXT` of the machine's command line: run just the tests with that in their name.
+pub fn only() -> Option<String> {
+    let page = words_at(BootInfo::ADDRESS, PAGE);
+    let length = page.get(offset_of!(BootInfo, command_line_length) as u64);
+    let start = offset_of!(BootInfo, command_line) as u64;
+    let line: String = (start..start + length).map(|at| page.byte(at)).collect();
+    line.split(' ').find_map(|word| word.strip_prefix("only=")).map(String::from)
+}
+
 /// Number of processors.
 pub fn cpus() -> u64 {
     boot_info().0
@@ -102,6 +112,11 @@ impl Words {
     /// The word at a byte offset.
     pub fn get(&self, offset: u64) -> u64 {
         self.0.read_register(offset, 8).unwrap_or(u64::MAX)
+    }
+
+    /// The byte at an offset, as a character.
+    pub fn byte(&self, offset: u64) -> char {
+        char::from(self.0.read_register(offset, 1).unwrap_or(0) as u8)
     }
 
     /// Sets the word at a byte offset.

@@ -114,6 +114,12 @@ fn managed(mode: u64) -> Result<Managed, String> {
     Ok(Managed { base, thread, door })
 }
 
+/// A region with a manager that maps page by page: its thread, base and length.
+pub fn served() -> Result<(Selector, u64, u64), String> {
+    let managed = managed(MODE_PAGE)?;
+    Ok((managed.thread, managed.base, LENGTH))
+}
+
 impl Managed {
     fn end(self) -> Outcome {
         ok(sys::region_unbind(SPACE, self.base, LENGTH), "unbind")?;

@@ -44,7 +44,9 @@ fn main(_thread: u64) -> ! {
         system::TESTS,
         guest::TESTS,
     ];
-    for (name, test) in groups.into_iter().flatten() {
+    let only = env::only();
+    let chosen = |name: &str| only.as_ref().is_none_or(|only| name.contains(only.as_str()));
+    for (name, test) in groups.into_iter().flatten().filter(|(name, _)| chosen(name)) {
         match test() {
             Ok(()) => {
                 passed += 1;

@@ -162,14 +162,18 @@ fn split() -> Outcome {
 }
 
 fn many() -> Outcome {
-    const COUNT: u64 = 100_000;
-    let base = address(COUNT * 2 * PAGE);
+    let base = address(100_000 * 2 * PAGE);
     let before = ok(sys::space_quota(NONE), "quota")?;
-    for n in 0..COUNT {
-        let bind = Bind { base: base + n * 2 * PAGE, ..pinned_at(base) };
-        ok(sys::region_bind(bind), "bind")?;
+    let mut count = 0;
+    // A machine with little memory has room for fewer.
+    while count < 100_000 {
+        match sys::region_bind(Bind { base: base + count * 2 * PAGE, ..pinned_at(base) }) {
+            Ok(()) => count += 1,
+            Err(Error::Quota) if count > 1000 => break,
+            Err(error) => return Err(alloc::format!("bind {count}: {}", error.text())),
+        }
     }
-    let middle = base + COUNT * PAGE;
+    let middle = base + count / 2 * 2 * PAGE;
     let offset = ram(PAGE);
     ok(sys::map(SPACE, middle, RAM, offset, PAGE, READ_WRITE), "map in the middle")?;
     refused(
@@ -177,7 +181,7 @@ fn many() -> Outcome {
         Error::Overlap,
         "in the middle",
     )?;
-    for n in 0..COUNT {
+    for n in 0..count {
         ok(sys::region_unbind(SPACE, base + n * 2 * PAGE, PAGE), "unbind")?;
     }
     equal(ok(sys::space_quota(NONE), "quota")?, before, "quota afterwards")

@@ -12,6 +12,7 @@ pub const TESTS: &[Test] = &[
     ("counters", counters),
     ("trace rings", trace),
     ("interrupts: messages and limits", interrupts),
+    ("figures", figures),
 ];
 
 fn count(counter: SystemCounter) -> Result<u64, alloc::string::String> {
@@ -83,4 +84,34 @@ fn interrupts() -> Outcome {
     ok(sys::create_notification(again), "create")?;
     ok(sys::irq_bind(control, again, 1, 0), "vectors came back")?;
     ok(sys::cap_drop(NONE, again), "drop")
+}
+
+/// Prints what the commonest operations cost, in ticks of the time-stamp counter. Under
+/// `-icount shift=0` a tick is an instruction.
+fn figures() -> Outcome {
+    const ROUNDS: u64 = 64;
+    let measure = |name: &str, operation: &mut dyn FnMut(u64)| {
+        operation(0);
+        let start = rt::time::now().0;
+        for round in 1..=ROUNDS {
+            operation(round);
+        }
+        rt::log!("figure {name} {}", (rt::time::now().0 - start) / ROUNDS);
+    };
+    measure("null call", &mut |_| {
+        let _ = sys::null();
+    });
+    let handler = thread(0, adder, 0)?;
+    let door = portal(handler, 1)?;
+    measure("portal round trip, one space", &mut |_| {
+        let _ = sys::call(door, [40; 8]);
+    });
+    ok(sys::destroy(handler), "destroy")?;
+    let (server, base, length) = crate::faults::served()?;
+    let words = words_at(base, length);
+    measure("fault and manager, one space", &mut |round| {
+        words.get(round % 64 * PAGE);
+    });
+    ok(sys::region_unbind(SPACE, base, length), "unbind")?;
+    ok(sys::destroy(server), "destroy")
 }
