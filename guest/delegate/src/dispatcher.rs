@@ -35,23 +35,24 @@ fn open<H: Hypervisor>(process: &Process<H>) -> io::Result<Door<H>> {
     }
 }
 
-/// Runs until the hypervisor goes away. All delegates end with the caller's process.
+/// Runs until the hypervisor goes away; workers look for a request for up to `spin` before they
+/// sleep. All delegates end with the caller's process.
 ///
 /// # Errors
 /// There is no hypervisor, or the process lacks what it needs.
-pub fn run<H: Hypervisor>(hypervisor: H) -> io::Result<()> {
-    run_with(hypervisor, Pool::new()?)
+pub fn run<H: Hypervisor>(hypervisor: H, spin: Duration) -> io::Result<()> {
+    run_with(hypervisor, Pool::new()?, spin)
 }
 
 /// The same, on a given pool.
 ///
 /// # Errors
 /// As [`run`].
-pub fn run_with<H: Hypervisor>(hypervisor: H, pool: Arc<Pool>) -> io::Result<()> {
+pub fn run_with<H: Hypervisor>(hypervisor: H, pool: Arc<Pool>, spin: Duration) -> io::Result<()> {
     prepare()?;
     // Nobody ever writes: the delegates see the end of the pipe when this process ends.
     let (lifeline, _held) = pipe_with(PipeFlags::CLOEXEC)?;
-    let process = Process::dispatcher(hypervisor, pool, Arc::new(lifeline));
+    let process = Process::dispatcher(hypervisor, pool, Arc::new(lifeline), spin);
     let mut door = open(&process)?;
     serve(&mut door, process.sockets(), &process);
     Err(io::Error::other("the hypervisor closed the connection"))

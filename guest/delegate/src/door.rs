@@ -34,26 +34,32 @@ pub enum Woken {
     Cancelled,
 }
 
-/// Bounds of the time that a worker looks for the next request before it sleeps.
+/// The longest time that a worker looks for the next request before it sleeps, unless told otherwise.
+pub const LONGEST_SPIN: Duration = Duration::from_micros(400);
+/// The shortest time for which it is worth to look at all.
 const SHORTEST_SPIN: Duration = Duration::from_micros(20);
-const LONGEST_SPIN: Duration = Duration::from_micros(400);
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 32;
 
 /// Grows while sleeping turns out to have been a mistake, shrinks while spinning does.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Spin {
     budget: Duration,
+    longest: Duration,
 }
 
 impl Spin {
+    const fn up_to(longest: Duration) -> Self {
+        Self { budget: Duration::ZERO, longest }
+    }
+
     /// Takes note of how long the wait for a request was.
     fn learn(&mut self, waited: Duration) {
         if waited <= self.budget {
             return;
         }
-        self.budget = match waited < LONGEST_SPIN {
-            true => (self.budget * 2).clamp(SHORTEST_SPIN, LONGEST_SPIN),
+        self.budget = match waited < self.longest {
+            true => (self.budget * 2).max(SHORTEST_SPIN).min(self.longest),
             false if self.budget <= SHORTEST_SPIN => Duration::ZERO,
             false => self.budget / 2,
         };
@@ -104,6 +110,8 @@ pub struct Owner {
     pub slot: u32,
     /// Proof that the relay asked for it.
     pub token: u64,
+    /// The longest time that it looks for a request before it sleeps.
+    pub spin: Duration,
 }
 
 impl<H: Hypervisor> Door<H> {
@@ -118,13 +126,13 @@ impl<H: Hypervisor> Door<H> {
         owner: Owner,
     ) -> io::Result<Self> {
         let (connection, port) = hypervisor.connect()?;
-        let Owner { kind, delegate, slot: number, token } = owner;
+        let Owner { kind, delegate, slot: number, token, spin } = owner;
         let mailbox = Mailbox::new(SlotMemory(slot));
         mailbox
             .introduce(&Registration { kind, port, delegate, slot: number, token })
             .map_err(|_| io::ErrorKind::InvalidData)?;
         hypervisor.register(connection.as_fd(), &mailbox.memory().0)?;
-        Ok(Self { hypervisor, connection, mailbox, lifeline, spin: Spin::default() })
+        Ok(Self { hypervisor, connection, mailbox, lifeline, spin: Spin::up_to(spin) })
     }
 
     /// The mailbox's memory.
@@ -272,7 +280,7 @@ mod tests {
 
     #[test]
     fn spinning_pays_only_while_requests_come_quickly() {
-        let mut spin = Spin::default();
+        let mut spin = Spin::up_to(LONGEST_SPIN);
         for _ in 0..10 {
             spin.learn(LONGEST_SPIN / 2);
         }

@@ -15,6 +15,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::thread::Builder;
+use std::time::Duration;
 use wire::{Credentials, Kind, Request, Response};
 
 /// Stack of a worker thread. Its buffers are on the heap or in the mailbox.
@@ -29,6 +30,7 @@ pub struct Process<H> {
     sockets: Arc<Sockets>,
     delegate: u32,
     token: u64,
+    spin: Duration,
 }
 
 /// What a request to fork says.
@@ -42,8 +44,13 @@ struct Birth {
 impl<H: Hypervisor> Process<H> {
     /// The dispatcher, which has no number and no sockets.
     #[must_use]
-    pub fn dispatcher(hypervisor: H, pool: Arc<Pool>, lifeline: Arc<OwnedFd>) -> Self {
-        Self { hypervisor, pool, lifeline, sockets: Arc::default(), delegate: 0, token: 0 }
+    pub fn dispatcher(
+        hypervisor: H,
+        pool: Arc<Pool>,
+        lifeline: Arc<OwnedFd>,
+        spin: Duration,
+    ) -> Self {
+        Self { hypervisor, pool, lifeline, sockets: Arc::default(), delegate: 0, token: 0, spin }
     }
 
     /// The sockets.
@@ -57,7 +64,8 @@ impl<H: Hypervisor> Process<H> {
     /// # Errors
     /// As [`Door::open`].
     pub fn door(&self, kind: Kind, slot: u32) -> io::Result<Door<H>> {
-        let owner = Owner { kind, delegate: self.delegate, slot, token: self.token };
+        let owner =
+            Owner { kind, delegate: self.delegate, slot, token: self.token, spin: self.spin };
         Door::open(self.hypervisor.clone(), self.pool.slot()?, self.lifeline.clone(), owner)
     }
 
@@ -84,6 +92,7 @@ impl<H: Hypervisor> Process<H> {
             sockets: self.sockets.clone(),
             delegate: self.delegate,
             token: self.token,
+            spin: self.spin,
         }
     }
 
@@ -118,6 +127,7 @@ impl<H: Hypervisor> Process<H> {
             sockets: Arc::new(Sockets::of(sockets)),
             delegate: birth.delegate,
             token: birth.token,
+            spin: self.spin,
         };
         if let Ok(name) = CString::new(format!("delegate {}", birth.delegate)) {
             // Only for people who look at the list of processes.

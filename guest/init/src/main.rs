@@ -54,7 +54,7 @@ fn main() {
     let (parameters, line) = boot().unwrap_or_else(|failure| log::fatal(failure));
     let reaper = agent::Reaper::start();
     if parameters.role == Role::Service {
-        service::start(&reaper, &line);
+        service::start(&parameters, &reaper, &line);
     }
     let end = agent::serve(&parameters, line, reaper);
     log::fatal(format_args!("{}: {end}", parameters.agent.display()));

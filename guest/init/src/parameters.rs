@@ -50,6 +50,8 @@ pub struct Parameters {
     pub agent: PathBuf,
     /// `trapline.upper`: size of the writable layer, as `tmpfs(5)` takes it.
     pub upper: String,
+    /// `trapline.spin`: microseconds that a delegate looks for a request before it sleeps.
+    pub spin: Option<u32>,
     /// Words that were not understood; init reports them.
     pub rejected: Vec<String>,
 }
@@ -69,6 +71,7 @@ impl Default for Parameters {
             root: "/dev/pmem0".into(),
             agent: "/dev/hvc1".into(),
             upper: "50%".into(),
+            spin: None,
             rejected: Vec::new(),
         }
     }
@@ -97,6 +100,7 @@ impl Parameters {
             "net" => self.network = network(value)?,
             "root" => self.root = value.into(),
             "agent" => self.agent = value.into(),
+            "spin" => self.spin = Some(value.parse().ok()?),
             "upper" => self.upper = size(value)?,
             _ => return None,
         }

@@ -29,7 +29,8 @@ pub fn dispatcher_process() {
     let Some(relay) = std::env::var_os(ENVIRONMENT[0]) else { return };
     let pool = std::env::var(ENVIRONMENT[1]).expect("pool");
     let file = open(pool, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty()).expect("pool");
-    let end = dispatcher::run_with(Fake { relay: Arc::new(relay.into()) }, Pool::of_file(file));
+    let fake = Fake { relay: Arc::new(relay.into()) };
+    let end = dispatcher::run_with(fake, Pool::of_file(file), delegate::door::LONGEST_SPIN);
     panic!("{end:?}");
 }
 
