@@ -85,9 +85,8 @@ impl Kernel {
             return;
         }
         let next = self.threads.get_mut(caller).ok().and_then(|t| t.next.take());
-        match previous.and_then(|p| self.threads.get_mut(p).ok()) {
-            Some(previous) => previous.next = next,
-            None => {}
+        if let Some(previous) = previous.and_then(|p| self.threads.get_mut(p).ok()) {
+            previous.next = next;
         }
         let first = if previous.is_none() { next } else { Some(first) };
         let last = if next.is_none() { previous } else { Some(last) };

@@ -17,7 +17,8 @@ pub struct MemoryRange {
 }
 
 impl MemoryRange {
-    /// A part of it, with fewer rights.
+    /// A part of it, with fewer rights. Device memory stays what it is: it is checked as such
+    /// wherever it is mapped.
     ///
     /// # Errors
     /// `BadArgument` when it is not made of whole pages inside, `NoRight` for more rights.
@@ -30,6 +31,7 @@ impl MemoryRange {
         if !self.rights.contains(rights) {
             return Err(Error::NoRight);
         }
+        let rights = rights | self.rights & MemRights::DEVICE;
         Ok(Self { base: HostPhys(self.base.0 + offset), length, rights })
     }
 }

@@ -241,8 +241,7 @@ fn install(
     ];
     for (selector, capability) in list {
         let selector = Selector(selector as u32);
-        let cost = k.spaces.get(space)?.table.cost(selector) as u64;
-        k.charge(space, cost)?;
+        k.prepare_slot(space, selector)?;
         k.install(space, selector, capability)?;
     }
     Ok(())

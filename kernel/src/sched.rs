@@ -14,8 +14,6 @@ use abi::Event;
 
 /// Longest chain of threads that wait for each other. Calls that would make one longer are refused.
 pub const LONGEST_CHAIN: usize = 16;
-/// Timer settings closer than this many ticks to the wanted time are good enough.
-const SLACK: u64 = 0;
 
 impl Kernel {
     /// The thread that a thread's time goes to; `None` when nothing on its processor can run.
@@ -98,7 +96,8 @@ impl Kernel {
         self.cpus[cpu].queue.push(&mut self.scs, id, false);
         if cpu != crate::machine::cpu::id() {
             let running = self.cpus[cpu].sc.and_then(|c| self.scs.get(c).ok());
-            if running.is_none_or(|r| r.priority < priority) {
+            // At the same priority its timer may have to be set to the end of the quantum.
+            if running.is_none_or(|r| r.priority <= priority) {
                 apic::signal(cpu, Ipi::Wake);
             }
         }
@@ -141,7 +140,7 @@ impl Kernel {
         {
             wanted = wanted.min(cpu.slice_end);
         }
-        if wanted < cpu.armed.saturating_sub(SLACK) {
+        if wanted < cpu.armed {
             cpu.armed = wanted;
             apic::arm(Some(wanted.saturating_sub(ticks())));
         }

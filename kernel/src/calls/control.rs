@@ -94,10 +94,7 @@ pub fn cap_copy(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Err
         }
     };
     let selector = args::selector(a[2])?;
-    let table = &k.spaces.get(to)?.table;
-    table.check_free(selector)?;
-    let cost = table.cost(selector) as u64;
-    k.charge(to, cost)?;
+    k.prepare_slot(to, selector)?;
     match copy {
         Capability::Portal(id, _) => k.portals.get_mut(id)?.references += 1,
         Capability::Notification(id, _) => k.notifications.get_mut(id)?.references += 1,

@@ -33,8 +33,8 @@ impl Kernel {
         self.spaces.get_mut(space)?.table.insert(selector, capability)
     }
 
-    /// Charges what an object and the capability to it will cost: the object to `payer`, the slot
-    /// to the caller.
+    /// Charges what an object will cost to `payer`, and makes room for the capability to it, at
+    /// the caller's cost.
     pub fn prepare(
         &mut self,
         own: Id<Space>,
@@ -43,15 +43,18 @@ impl Kernel {
         bytes: u64,
     ) -> Result<Selector, Error> {
         let selector = args::selector(raw)?;
-        let table = &self.spaces.get(own)?.table;
-        table.check_free(selector)?;
-        let slot = table.cost(selector) as u64;
-        self.charge(own, slot)?;
-        if let Err(error) = self.charge(payer, bytes) {
-            self.credit(own, slot);
-            return Err(error);
-        }
+        self.prepare_slot(own, selector)?;
+        self.charge(payer, bytes)?;
         Ok(selector)
+    }
+
+    /// Charges and makes room for a capability.
+    pub fn prepare_slot(&mut self, space: Id<Space>, selector: Selector) -> Result<(), Error> {
+        let table = &self.spaces.get(space)?.table;
+        table.check_free(selector)?;
+        let cost = table.cost(selector) as u64;
+        self.charge(space, cost)?;
+        self.spaces.get_mut(space)?.table.reserve(selector)
     }
 }
 

@@ -124,8 +124,7 @@ pub fn map(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
     if !binding.rights.contains(rights - (MemRights::DEVICE & rights)) {
         return Err(Error::NoRight);
     }
-    let device = memory.rights & MemRights::DEVICE;
-    let part = memory.part(a[3], a[4], rights | device)?;
+    let part = memory.part(a[3], a[4], rights)?;
     k.map_into(space, range, &part)
 }
 
@@ -138,9 +137,7 @@ pub fn unmap(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error>
 /// `MemDerive(destination, memory, offset, length, rights)`.
 pub fn derive(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
     let memory = args::memory(k, own, a[1])?;
-    // What is device memory stays so.
-    let rights = args::mem_rights(a[4])? | memory.rights & MemRights::DEVICE;
-    let part = memory.part(a[2], a[3], rights)?;
+    let part = memory.part(a[2], a[3], args::mem_rights(a[4])?)?;
     if part.rights.contains(MemRights::DEVICE) && !k.forbidden.allows(&part) {
         return Err(Error::NoRight);
     }

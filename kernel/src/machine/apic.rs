@@ -134,7 +134,7 @@ pub fn set_rate(ticks: u64, tsc: u64) {
 /// Fires the timer once, about `tsc` ticks of the TSC from now; `None` stops it.
 pub fn arm(tsc: Option<u64>) {
     let count = tsc.map_or(0, |ticks| {
-        let count = u128::from(ticks) * u128::from(RATE.load(Ordering::Relaxed)) >> 32;
+        let count = (u128::from(ticks) * u128::from(RATE.load(Ordering::Relaxed))) >> 32;
         count.clamp(1, u128::from(u32::MAX)) as u32
     });
     write(TIMER_INITIAL, count);

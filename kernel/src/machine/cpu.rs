@@ -229,13 +229,13 @@ fn set_up_registers(_local: &Local) {
         let mut cr4: u64;
         asm!("mov {}, cr4", out(reg) cr4, options(nomem, nostack, preserves_flags));
         cr4 |= protect;
-        // DE, and no OSFXSR: SSE instructions of native programs raise #UD, x87 ones #NM.
-        cr4 |= 1 << 3;
+        // DE; OSFXSR, for switching the registers of guests.
+        cr4 |= 1 << 3 | 1 << 9;
         asm!("mov cr4, {}", in(reg) cr4, options(nostack, preserves_flags));
         let mut cr0: u64;
         asm!("mov {}, cr0", out(reg) cr0, options(nomem, nostack, preserves_flags));
-        // EM and TS.
-        cr0 |= 1 << 2 | 1 << 3;
+        // EM: SSE instructions of native programs raise #UD, x87 ones #NM.
+        cr0 |= 1 << 2;
         asm!("mov cr0, {}", in(reg) cr0, options(nostack, preserves_flags));
     }
 }

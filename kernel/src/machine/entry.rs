@@ -159,8 +159,11 @@ unsafe extern "sysv64" {
     fn enter_user(frame: *mut Frame) -> u64;
     fn syscall_entry();
     fn stop_entry();
-    static vector_entries: [[u8; 16]; 256];
+    static vector_entries: u8;
 }
+
+/// Bytes from one vector's entry to the next.
+const ENTRY_SIZE: u64 = 16;
 
 /// Where SYSCALL leads.
 pub(super) fn syscall_address() -> u64 {
@@ -228,9 +231,9 @@ const OWN_STACK: [usize; 3] = [2, 8, 18];
 pub(super) fn load_interrupt_table() {
     #[repr(C, packed)]
     struct Pointer(u16, u64);
-    for vector in 0..256 {
-        // SAFETY: only the address of the assembly's table is taken.
-        let entry = unsafe { (&raw const vector_entries[vector]).addr() as u64 };
+    let entries = (&raw const vector_entries).addr() as u64;
+    for vector in 0..256usize {
+        let entry = entries + vector as u64 * ENTRY_SIZE;
         let handler = if vector == 2 { stop_entry as *const () as u64 } else { entry };
         let gate = Gate::new(handler, u64::from(OWN_STACK.contains(&vector)));
         TABLE.0[vector * 2].store(gate.0[0], Ordering::Relaxed);

@@ -122,7 +122,7 @@ impl Tables {
             let count = left.min(rest / size);
             for index in 0..count {
                 let entry = slot(table, level, from + index * size);
-                let value = target + index * size | flags(rights, level);
+                let value = (target + index * size) | flags(rights, level);
                 replaced |= set(entry, level, value, frames);
             }
             done += count * size;
@@ -351,7 +351,7 @@ impl KernelTables {
                 // The user bit is for user pages only.
                 phys::write64(entry, phys::read64(entry) & !USER);
             }
-            phys::write64(slot(table, level, at), to.0 + index as u64 * size | leaf);
+            phys::write64(slot(table, level, at), (to.0 + index as u64 * size) | leaf);
         }
         Ok(())
     }

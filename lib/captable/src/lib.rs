@@ -81,20 +81,32 @@ impl<C: Copy> Table<C> {
         }
     }
 
-    /// Fills an empty slot.
+    /// Allocates what [`cost`](Self::cost) told, so that filling the slot later takes no memory.
     ///
     /// # Errors
     /// As [`check_free`](Self::check_free).
-    pub fn insert(&mut self, selector: Selector, capability: C) -> Result<(), Error> {
+    pub fn reserve(&mut self, selector: Selector) -> Result<(), Error> {
         self.check_free(selector)?;
         if self.chunks.is_empty() {
             self.chunks.reserve_exact(CHUNKS);
             self.chunks.resize_with(CHUNKS, || None);
         }
+        let chunk = &mut self.chunks[selector.0 as usize / CHUNK];
+        chunk.get_or_insert_with(|| Box::new([None; CHUNK]));
+        Ok(())
+    }
+
+    /// Fills an empty slot.
+    ///
+    /// # Errors
+    /// As [`check_free`](Self::check_free).
+    pub fn insert(&mut self, selector: Selector, capability: C) -> Result<(), Error> {
+        self.reserve(selector)?;
         let index = selector.0 as usize;
-        let chunk = self.chunks[index / CHUNK].get_or_insert_with(|| Box::new([None; CHUNK]));
-        chunk[index % CHUNK] = Some(capability);
-        self.used += 1;
+        if let Some(Some(chunk)) = self.chunks.get_mut(index / CHUNK) {
+            chunk[index % CHUNK] = Some(capability);
+            self.used += 1;
+        }
         Ok(())
     }
 
