@@ -147,6 +147,9 @@ impl Setup {
         command.args(["-append", &self.command_line]);
         command.arg("-serial").arg(option("file:", &logs.join("kernel.log")));
         command.args(["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+        // For whoever works on Trapline: a debugger's port, a log of exceptions.
+        let more = std::env::var("TRAPLINE_QEMU_OPTIONS").unwrap_or_default();
+        command.args(more.split_ascii_whitespace());
         let log = std::fs::File::create(logs.join("qemu.log"))?;
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         Ok(command)
