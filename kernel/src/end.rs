@@ -160,6 +160,7 @@ impl Kernel {
 
     /// Makes sure that no processor executes the thread.
     fn stop(&mut self, id: Id<Thread>, cpu: usize) {
+        self.cpus[cpu].choose = true;
         if self.cpus[cpu].current == Some(id) {
             if cpu != crate::machine::cpu::id() {
                 tlb::bring_in(cpu);
@@ -266,6 +267,7 @@ impl Kernel {
     /// Frees a scheduling context.
     pub fn free_sc(&mut self, id: Id<Sc>) {
         let Ok(sc) = self.scs.get(id).copied() else { return };
+        self.cpus[sc.cpu].choose = true;
         if self.cpus[sc.cpu].sc == Some(id) {
             self.cpus[sc.cpu].sc = None;
         } else if sc.active {

@@ -30,18 +30,26 @@ impl Kernel {
     pub fn send(&mut self, from: Id<Thread>, handler: Id<Thread>, request: Request) {
         let Ok(caller) = self.threads.get_mut(from) else { return };
         caller.state = State::Calling { handler, request };
-        let cpu = caller.cpu;
+        let number = caller.cpu;
         let Ok(server) = self.threads.get_mut(handler) else { return };
-        if matches!(server.state, State::Waiting) {
-            if server.timer.is_some() {
-                let server_cpu = server.cpu;
+        let (server_cpu, timer) = (server.cpu, server.timer);
+        let waiting = matches!(server.state, State::Waiting);
+        if waiting {
+            if timer.is_some() {
                 self.cpus[server_cpu].timers.remove(&mut self.threads, handler);
             }
             self.deliver(from, handler, &request);
         } else {
             self.enqueue(from, handler);
         }
-        if self.threads.get(handler).is_ok_and(|h| h.cpu != cpu) {
+        let cpu = &mut self.cpus[number];
+        if waiting && server_cpu == number && cpu.current == Some(from) {
+            // The handler goes on at once, on the time that the caller was running on.
+            cpu.current = Some(handler);
+            return;
+        }
+        cpu.choose = true;
+        if server_cpu != number {
             // The caller's time does not reach the other processor; the handler's own has to do.
             self.wake(handler);
         }
@@ -189,6 +197,7 @@ impl Kernel {
             return Ok(());
         }
         let cpu = self.threads.get(id)?.cpu;
+        self.cpus[cpu].choose = true;
         self.cpus[cpu].timers.insert(&mut self.threads, id, deadline);
         Ok(())
     }
@@ -202,24 +211,24 @@ impl Kernel {
         true
     }
 
-    /// Answers the request that `handler` serves.
+    /// Answers the request that `handler` serves. Returns the caller.
     #[inline]
     pub fn reply(
         &mut self,
         handler: Id<Thread>,
         status: u64,
         words: &Message,
-    ) -> Result<(), Error> {
+    ) -> Result<Option<Id<Thread>>, Error> {
         let server = self.threads.get_mut(handler)?;
         let (cpu, manager) = (server.cpu, server.space);
         let caller = match server.serving {
             Serving::None => return Err(Error::BadState),
-            Serving::Lost => return Ok(()),
+            Serving::Lost => return Ok(None),
             Serving::Caller(caller) => caller,
         };
         server.serving = Serving::None;
         let thread = self.threads.get_mut(caller)?;
-        let State::Calling { request, .. } = thread.state else { return Ok(()) };
+        let State::Calling { request, .. } = thread.state else { return Ok(None) };
         let other_cpu = thread.cpu != cpu;
         match request {
             Request::Call(_) => {
@@ -237,7 +246,28 @@ impl Kernel {
         if other_cpu {
             self.wake(caller);
         }
-        Ok(())
+        Ok(Some(caller))
+    }
+
+    /// A thread has begun to wait, maybe after a reply to `caller`. If nothing else happened, the
+    /// caller goes on at once: what the processor runs on was lent by it, unless it is the
+    /// handler's own time.
+    #[inline]
+    pub fn after_wait(&mut self, number: usize, id: Id<Thread>, caller: Option<Id<Thread>>) {
+        let cpu = &mut self.cpus[number];
+        if !cpu.choose
+            && let Some(caller) = caller
+            && let Ok(thread) = self.threads.get(id)
+            && matches!(thread.state, State::Waiting)
+            && thread.sc != cpu.sc
+            && let Ok(next) = self.threads.get(caller)
+            && next.cpu == number
+            && matches!(next.state, State::Ready)
+        {
+            cpu.current = Some(caller);
+        } else {
+            cpu.choose = true;
+        }
     }
 
     /// Answers a request whose handler has gone.

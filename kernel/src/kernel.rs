@@ -38,8 +38,14 @@ pub struct Cpu {
     pub irqs: Box<[Option<Irq>; DEVICE_VECTORS]>,
     /// vCPUs that ended, to be freed by this processor.
     pub graveyard: Vec<VcpuBox>,
-    /// The thread that entered the kernel last, for counting switches.
-    pub previous: Option<Id<Thread>>,
+    /// Something has changed that `current` depends on: choose again. While it is false, `current`
+    /// is what `sc` leads to, nothing of higher priority is in the queue, and the timer is set.
+    pub choose: bool,
+    /// The thread that left the kernel last, and how it did.
+    previous: Option<Id<Thread>>,
+    next: Next,
+    /// Root of its page tables, when it is a program's.
+    root: HostPhys,
 }
 
 impl Cpu {
@@ -53,7 +59,10 @@ impl Cpu {
             armed: u64::MAX,
             irqs: Box::new([None; DEVICE_VECTORS]),
             graveyard: Vec::new(),
+            choose: true,
             previous: None,
+            next: Next::Idle,
+            root: HostPhys(0),
         }
     }
 }
@@ -104,7 +113,7 @@ pub struct Kernel {
 pub static KERNEL: SpinLock<Kernel> = SpinLock::new(Kernel::new());
 
 /// What a processor does outside the kernel.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Next {
     User(FrameHandle),
     Guest(VcpuHandle),
@@ -158,6 +167,7 @@ impl Kernel {
             if let Happened::Exit(_) = happened {
                 svm::take_interrupts();
             }
+            self.cpus[cpu].choose = true;
             return self.take_interrupts(cpu);
         };
         match happened {
@@ -174,7 +184,7 @@ impl Kernel {
                 self.counters.vm_exits += 1;
                 self.vm_exit(cpu, current, exit);
             }
-            Happened::Nothing => self.take_interrupts(cpu),
+            Happened::Nothing => {}
         }
     }
 
@@ -187,6 +197,7 @@ impl Kernel {
 
     fn interrupt(&mut self, cpu: usize, vector: u8) {
         apic::end_of_interrupt();
+        self.cpus[cpu].choose = true;
         match vector {
             TIMER_VECTOR => self.timer(cpu),
             FIRST_DEVICE_VECTOR..DEVICE_VECTOR_END => {
@@ -202,7 +213,26 @@ impl Kernel {
 
     /// Chooses what runs next and prepares the processor for it.
     #[inline]
-    fn choose(&mut self, cpu: usize) -> Next {
+    fn choose(&mut self, number: usize) -> Next {
+        let cpu = &mut self.cpus[number];
+        if cpu.choose {
+            return self.choose_anew(number);
+        }
+        if cpu.previous == cpu.current {
+            if let Next::User(_) = cpu.next {
+                tlb::switch_root(cpu.root);
+            }
+            let next = cpu.next;
+            trace::record(number, Kind::Leave, cpu.current.map_or(0, Id::index), 0, 0);
+            return next;
+        }
+        match cpu.current.and_then(|id| self.switch(number, id)) {
+            Some(next) => next,
+            None => self.choose_anew(number),
+        }
+    }
+
+    fn choose_anew(&mut self, cpu: usize) -> Next {
         loop {
             if !self.cpus[cpu].graveyard.is_empty() {
                 self.bury(cpu);
@@ -213,37 +243,47 @@ impl Kernel {
                 return Next::Idle;
             };
             self.cpus[cpu].current = Some(id);
-            if self.cpus[cpu].previous != Some(id) {
-                self.note_switch(cpu, id);
+            if let Some(part) = self.threads.get_mut(id).ok().and_then(Thread::vcpu)
+                && part.recall
+            {
+                self.recall_now(id);
+                continue;
             }
-            let Ok(thread) = self.threads.get(id) else { continue };
-            let next = match &thread.body {
-                Body::Native(frame) => {
-                    let frame = frame.handle();
-                    if let Ok(space) = self.spaces.get(thread.space)
-                        && tlb::switch_root(space.root())
-                    {
-                        self.counters.space_switches += 1;
-                    }
-                    Next::User(frame)
-                }
-                Body::Vcpu(part) if part.recall => {
-                    self.recall_now(id);
-                    continue;
-                }
-                Body::Vcpu(part) => Next::Guest(part.vcpu.handle()),
-            };
-            self.arm_timer(cpu);
-            trace::record(cpu, Kind::Leave, id.index(), 0, 0);
-            return next;
+            if let Some(next) = self.switch(cpu, id) {
+                self.cpus[cpu].choose = false;
+                self.arm_timer(cpu);
+                return next;
+            }
         }
     }
 
-    fn note_switch(&mut self, cpu: usize, id: Id<Thread>) {
-        let from = self.cpus[cpu].previous.replace(id);
-        self.counters.thread_switches += 1;
-        let from = from.map_or(u64::MAX, |f| u64::from(f.index()));
-        trace::record(cpu, Kind::Switch, id.index(), from, u64::from(id.index()));
+    /// Makes a thread the one that leaves the kernel.
+    #[inline]
+    fn switch(&mut self, number: usize, id: Id<Thread>) -> Option<Next> {
+        let thread = self.threads.get(id).ok()?;
+        let cpu = &mut self.cpus[number];
+        let next = match &thread.body {
+            Body::Native(frame) => {
+                cpu.root = self.spaces.get(thread.space).ok()?.root();
+                if tlb::switch_root(cpu.root) {
+                    self.counters.space_switches += 1;
+                }
+                Next::User(frame.handle())
+            }
+            Body::Vcpu(part) if part.recall => {
+                cpu.choose = true;
+                return None;
+            }
+            Body::Vcpu(part) => Next::Guest(part.vcpu.handle()),
+        };
+        cpu.next = next;
+        if cpu.previous != Some(id) {
+            let from = cpu.previous.replace(id).map_or(u64::MAX, |f| u64::from(f.index()));
+            self.counters.thread_switches += 1;
+            trace::record(number, Kind::Switch, id.index(), from, u64::from(id.index()));
+        }
+        trace::record(number, Kind::Leave, id.index(), 0, 0);
+        Some(next)
     }
 
     /// Frees the vCPUs that ended.

@@ -78,6 +78,7 @@ impl Kernel {
 
     /// The rest of the current quantum is given up.
     pub fn rotate(&mut self, cpu: usize) {
+        self.cpus[cpu].choose = true;
         let Some(id) = self.cpus[cpu].sc.take() else { return };
         if let Ok(sc) = self.scs.get_mut(id) {
             sc.left = sc.quantum;
@@ -94,6 +95,7 @@ impl Kernel {
         sc.active = true;
         let (cpu, priority) = (sc.cpu, sc.priority);
         self.cpus[cpu].queue.push(&mut self.scs, id, false);
+        self.cpus[cpu].choose = true;
         if cpu != crate::machine::cpu::id() {
             let running = self.cpus[cpu].sc.and_then(|c| self.scs.get(c).ok());
             // At the same priority its timer may have to be set to the end of the quantum.

@@ -138,6 +138,8 @@ impl Kernel {
         let (cpu, state) = (thread.cpu, thread.state);
         let Some(part) = thread.vcpu() else { return };
         part.recall = true;
+        self.cpus[cpu].choose = true;
+        let Ok(thread) = self.threads.get_mut(id) else { return };
         if matches!(state, State::Blocked) {
             thread.state = State::Ready;
             self.wake(id);

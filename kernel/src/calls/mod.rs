@@ -45,10 +45,12 @@ pub fn dispatch(k: &mut Kernel, cpu: usize, id: Id<Thread>) {
         None => Outcome::Done(Err(Error::BadCall)),
         Some(CallNumber::Null) => Outcome::Done(Ok(())),
         Some(CallNumber::Call) => call(k, id),
-        Some(CallNumber::ReplyWait) => reply_wait(k, id),
+        Some(CallNumber::ReplyWait) => reply_wait(k, cpu, id),
         Some(CallNumber::Wait) => {
             let deadline = frame.args[9];
-            settle(k.wait(id, deadline))
+            let result = k.wait(id, deadline);
+            k.after_wait(cpu, id, None);
+            settle(result)
         }
         Some(number) => {
             let args = frame.args;
@@ -110,12 +112,14 @@ fn call(k: &mut Kernel, id: Id<Thread>) -> Outcome {
 }
 
 #[inline]
-fn reply_wait(k: &mut Kernel, id: Id<Thread>) -> Outcome {
+fn reply_wait(k: &mut Kernel, cpu: usize, id: Id<Thread>) -> Outcome {
     let result = (|| {
         let frame = k.threads.get_mut(id)?.frame().ok_or(Error::BadCall)?;
         let (status, words, deadline) = (frame.args[0], frame.message(), frame.args[9]);
-        k.reply(id, status, &words)?;
-        k.wait(id, deadline)
+        let caller = k.reply(id, status, &words)?;
+        let result = k.wait(id, deadline);
+        k.after_wait(cpu, id, caller);
+        result
     })();
     settle(result)
 }

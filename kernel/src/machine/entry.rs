@@ -121,6 +121,9 @@ impl Drop for FrameBox {
 #[derive(Clone, Copy, Debug)]
 pub struct FrameHandle(NonNull<Frame>);
 
+// SAFETY: it is a name; only `run` follows it, see there.
+unsafe impl Send for FrameHandle {}
+
 /// Why a thread came back to the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trap {

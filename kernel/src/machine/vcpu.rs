@@ -44,6 +44,9 @@ unsafe impl Send for VcpuBox {}
 #[derive(Clone, Copy, Debug)]
 pub struct VcpuHandle(NonNull<Vcpu>);
 
+// SAFETY: it is a name; only `run` follows it, see there.
+unsafe impl Send for VcpuHandle {}
+
 impl VcpuBox {
     /// A vCPU with its two frames; `None` when the pool is empty.
     pub fn new(nested_root: HostPhys, frames: &mut FramePool) -> Option<Self> {
