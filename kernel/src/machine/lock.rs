@@ -1,16 +1,20 @@
-//! Spin locks. The kernel never sleeps and keeps interrupts off, so a ticket lock is all it needs.
+//! Spin locks. The kernel never sleeps and keeps interrupts off, so spinning is all it needs.
+//!
+//! Whoever asks first when the lock is free gets it; there is no queue. A queue hands the lock to
+//! a processor that may not be running: under emulation processors are threads of a host with
+//! other work, and two of them that passed a ticket to and fro would wait for a time slice of the
+//! host (milliseconds) at every turn.
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
-use core::sync::atomic::{AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, Ordering};
 
-/// Mutual exclusion, first come, first served.
+/// Mutual exclusion.
 pub struct SpinLock<T> {
-    next: AtomicU32,
-    serving: AtomicU32,
+    held: AtomicBool,
     value: UnsafeCell<T>,
 }
 
-// SAFETY: the ticket protocol gives the value to one processor at a time.
+// SAFETY: only the processor that set `held` has access to the value, until it clears it.
 unsafe impl<T: Send> Sync for SpinLock<T> {}
 
 /// The right to use the value.
@@ -21,7 +25,7 @@ pub struct Guard<'a, T> {
 impl<T> SpinLock<T> {
     /// A free lock.
     pub const fn new(value: T) -> Self {
-        Self { next: AtomicU32::new(0), serving: AtomicU32::new(0), value: UnsafeCell::new(value) }
+        Self { held: AtomicBool::new(false), value: UnsafeCell::new(value) }
     }
 
     /// Waits for the lock.
@@ -33,24 +37,26 @@ impl<T> SpinLock<T> {
     /// this processor to do it.
     #[inline]
     pub fn lock_with(&self, mut meanwhile: impl FnMut()) -> Guard<'_, T> {
-        let ticket = self.next.fetch_add(1, Ordering::Relaxed);
-        while self.serving.load(Ordering::Acquire) != ticket {
-            meanwhile();
-            core::hint::spin_loop();
+        while self.held.swap(true, Ordering::Acquire) {
+            // Reading alone leaves the cache line shared while others work.
+            while self.held.load(Ordering::Relaxed) {
+                meanwhile();
+                core::hint::spin_loop();
+            }
         }
         Guard { lock: self }
     }
 
     /// Frees the lock whoever holds it. Only for reports after which nothing else happens.
     pub(super) fn seize(&self) {
-        self.serving.store(self.next.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.held.store(false, Ordering::Relaxed);
     }
 }
 
 impl<T> Deref for Guard<'_, T> {
     type Target = T;
     fn deref(&self) -> &T {
-        // SAFETY: the guard's ticket is being served: no other processor has access.
+        // SAFETY: the guard stands for the lock being held by its processor alone.
         unsafe { &*self.lock.value.get() }
     }
 }
@@ -64,7 +70,6 @@ impl<T> DerefMut for Guard<'_, T> {
 
 impl<T> Drop for Guard<'_, T> {
     fn drop(&mut self) {
-        let serving = self.lock.serving.load(Ordering::Relaxed);
-        self.lock.serving.store(serving.wrapping_add(1), Ordering::Release);
+        self.lock.held.store(false, Ordering::Release);
     }
 }
