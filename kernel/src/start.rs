@@ -30,7 +30,7 @@ pub fn boot(data: &BootData) -> ! {
     let rest = layout.kernel.start + heap;
     frames.add(HostPhys(rest), layout.kernel.end - rest);
     let total = frames.available();
-    let Ok(tables) = kernel_tables(&layout, &mut frames) else {
+    let Ok(tables) = kernel_tables(&layout, processors.ids().len(), &mut frames) else {
         panic!("not enough memory for the kernel's page tables");
     };
     tlb::load_first(tables.root());
@@ -107,8 +107,13 @@ fn direct_end(layout: &Layout) -> u64 {
 
 /// The kernel's final tables: its image, each part with its own rights, and the direct map, never
 /// executable.
-fn kernel_tables(layout: &Layout, frames: &mut FramePool) -> Result<KernelTables, NoFrames> {
+fn kernel_tables(
+    layout: &Layout,
+    cpus: usize,
+    frames: &mut FramePool,
+) -> Result<KernelTables, NoFrames> {
     let mut tables = KernelTables::new(frames)?;
+    smp::map_stacks(cpus, &mut tables, frames)?;
     for (start, end, rights) in image::parts() {
         let to = HostPhys(start - phys::IMAGE_OFFSET);
         tables.map((start, end), to, rights, false, frames)?;

@@ -182,6 +182,8 @@ trampoline_high:
     xorl %eax, %eax
     movl %eax, %fs
     movl %eax, %gs
+    movq started_root(%rip), %rax
+    movq %rax, %cr3
     movq started_stack(%rip), %rsp
     xorl %ebp, %ebp
     call started_processor
@@ -193,6 +195,8 @@ boot_root: .skip 4096
 boot_pointers: .skip 4096
 boot_pointers_high: .skip 4096
 boot_directories: .skip 4*4096
-.skip 4096
+# Not mapped later on, so that an overflowing stack is noticed.
+.global boot_guard
+boot_guard: .skip 4096
 boot_stack: .skip 32768
 boot_stack_top:
