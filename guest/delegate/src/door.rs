@@ -35,7 +35,9 @@ pub enum Woken {
 }
 
 /// The longest time that a worker looks for the next request before it sleeps, unless told otherwise.
-pub const LONGEST_SPIN: Duration = Duration::from_micros(400);
+/// Long, because on an emulated machine to be woken takes milliseconds; workers whose requests come
+/// less often do not look at all.
+pub const LONGEST_SPIN: Duration = Duration::from_millis(4);
 /// The shortest time for which it is worth to look at all.
 const SHORTEST_SPIN: Duration = Duration::from_micros(20);
 /// Looks between two looks at the clock.
@@ -59,9 +61,9 @@ impl Spin {
             return;
         }
         self.budget = match waited < self.longest {
-            true => (self.budget * 2).max(SHORTEST_SPIN).min(self.longest),
+            true => (waited * 2).max(SHORTEST_SPIN).min(self.longest),
             false if self.budget <= SHORTEST_SPIN => Duration::ZERO,
-            false => self.budget / 2,
+            false => self.budget / 4,
         };
     }
 }
