@@ -85,6 +85,11 @@ impl RawExit {
         self.code == code::MSR && self.info1 == 1
     }
 
+    /// VMRUN refused the state: VMEXIT_INVALID, -1, of which QEMU reports 32 bits.
+    pub fn is_invalid(self) -> bool {
+        self.code as u32 == u32::MAX
+    }
+
     /// The access of a nested fault (page-fault error code in EXITINFO1).
     fn access(self) -> Access {
         match (self.info1 & 1 << 1 != 0, self.info1 & 1 << 4 != 0) {
@@ -105,8 +110,7 @@ impl RawExit {
             code::CPUID => ExitClass::Cpuid,
             code::VINTR => ExitClass::InterruptWindow,
             code::MSR => ExitClass::Msr,
-            // VMRUN refused the state. QEMU reports 32 bits of the -1.
-            c if c as u32 == u32::MAX => ExitClass::Error,
+            _ if self.is_invalid() => ExitClass::Error,
             _ => ExitClass::Other,
         }
     }

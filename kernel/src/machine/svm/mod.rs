@@ -241,6 +241,10 @@ impl Vcpu {
         };
         vmcb.event_inject = state::redeliver(last.int_info);
         self.last = last;
+        if last.is_invalid() {
+            // QEMU leaves the host's registers in the save area then: nobody shall see them.
+            self.load_state(&state::RESET);
+        }
         last
     }
 }

@@ -45,11 +45,12 @@ impl Limits {
     }
 }
 
-/// The CR4 bits above the first twelve that this processor has: UMIP, FSGSBASE, SMEP, SMAP.
+/// The CR4 bits that this processor has: VME to OSXMMEXCPT always, then UMIP, FSGSBASE, SMEP,
+/// SMAP.
 fn cr4_features() -> u64 {
     let leaf = __cpuid_count(7, 0);
     let bit = |word: u32, from: u32, to: u32| u64::from(word >> from & 1) << to;
-    0xfff
+    0x7ff
         | bit(leaf.ecx, 2, 11)
         | bit(leaf.ebx, 0, 16)
         | bit(leaf.ebx, 7, 20)
