@@ -82,22 +82,28 @@ fn find(machine: &Machine) -> Device<Machine> {
     Device::find(machine.clone(), bar).expect("a modern device")
 }
 
-#[test]
-fn driver_and_model_understand_each_other() {
-    for wanted in [F_EVENT_IDX, 0] {
+/// A driver's two queues, joined to the model.
+struct Pair {
+    machine: Machine,
+    memory: Fake,
+    device: Device<Machine>,
+    from: Queue<Dma>,
+    to: Queue<Dma>,
+}
+
+impl Pair {
+    fn new(wanted: u64) -> Self {
         let (machine, memory) = machine();
         let device = find(&machine);
         let agreed = device.negotiate(wanted).expect("agreed");
         assert_eq!(agreed & F_EVENT_IDX, wanted);
         device.set_interrupt(Interrupt { address: 0xfee0_0000, data: 0x41 }).expect("vectors");
-        let dma = Dma(memory.clone());
-        let event_idx = wanted != 0;
-        let shape = (SIZE, 64);
-        let mut from = Queue::new(dma.clone(), BASE, 0, shape, Direction::FromDevice, event_idx)
-            .expect("room");
-        let next = footprint(SIZE, 64).next_multiple_of(64);
-        let mut to =
-            Queue::new(dma, BASE, next, shape, Direction::ToDevice, event_idx).expect("room");
+        let queue = |start, direction| {
+            let dma = Dma(memory.clone());
+            Queue::new(dma, BASE, start, (SIZE, 64), direction, wanted != 0).expect("room")
+        };
+        let mut from = queue(0, Direction::FromDevice);
+        let mut to = queue(footprint(SIZE, 64), Direction::ToDevice);
         device.set_queue(0, SIZE, from.addresses()).expect("queue 0");
         device.set_queue(1, SIZE, to.addresses()).expect("queue 1");
         assert_eq!(device.set_queue(2, SIZE, to.addresses()), Err(Error::Queue(2)));
@@ -105,43 +111,57 @@ fn driver_and_model_understand_each_other() {
         assert!(from.publish());
         assert!(!from.listen());
         to.quiet();
+        Self { machine, memory, device, from, to }
+    }
 
-        let mut turns = 0u8;
-        for _ in 0..10 {
-            while let Some(n) = to.own_buffer() {
-                to.write(n, 0, &[turns; 5]).expect("inside");
-                to.submit(n, 5);
-                turns += 1;
-            }
-            assert!(to.publish());
-            device.kick(1, device.doorbell(1).expect("doorbell"));
-            let console = &mut *machine.console.borrow_mut();
-            let Function { model, queues, .. } = &mut *console;
-            let mut seen = Vec::new();
-            model.output(queues, &memory, |bytes| {
-                seen.extend_from_slice(bytes);
-                bytes.len()
-            });
-            assert_eq!(seen.len(), 20);
-            assert_eq!(seen.last(), Some(&(turns - 1)));
-            assert_eq!(model.input(queues, &memory, &[turns; 100]), 100);
-            let mut raised = Vec::new();
-            console.publish(&memory, &mut |msi| raised.push((msi.address, msi.data)));
-            assert_eq!(raised, [(0xfee0_0000, 0x41)]);
+    /// Fills all buffers and kicks; answers what the model saw.
+    fn send(&mut self, byte: u8) -> Vec<u8> {
+        while let Some(n) = self.to.own_buffer() {
+            self.to.write(n, 0, &[byte; 5]).expect("inside");
+            self.to.submit(n, 5);
+        }
+        assert!(self.to.publish());
+        self.device.kick(1, self.device.doorbell(1).expect("doorbell"));
+        let console = &mut *self.machine.console.borrow_mut();
+        let Function { model, queues, .. } = &mut *console;
+        let mut seen = Vec::new();
+        model.output(queues, &self.memory, |bytes| {
+            seen.extend_from_slice(bytes);
+            bytes.len()
+        });
+        seen
+    }
+
+    /// The model gives input; answers the interrupts' messages.
+    fn input(&mut self, bytes: &[u8]) -> Vec<(u64, u32)> {
+        let console = &mut *self.machine.console.borrow_mut();
+        let Function { model, queues, .. } = &mut *console;
+        assert_eq!(model.input(queues, &self.memory, bytes), bytes.len());
+        let mut raised = Vec::new();
+        console.publish(&self.memory, &mut |msi| raised.push((msi.address, msi.data)));
+        raised
+    }
+}
+
+#[test]
+fn driver_and_model_understand_each_other() {
+    for wanted in [F_EVENT_IDX, 0] {
+        let mut pair = Pair::new(wanted);
+        for turn in 0..10 {
+            assert_eq!(pair.send(turn), [turn; 20]);
+            assert_eq!(pair.input(&[turn; 100]), [(0xfee0_0000, 0x41)]);
             for expected in [64, 36] {
-                let (n, length) = from.next_used().expect("a buffer");
+                let (n, length) = pair.from.next_used().expect("a buffer");
                 assert_eq!(length, expected);
                 let mut bytes = [0; 36];
-                from.read(n, 0, &mut bytes).expect("inside");
-                assert_eq!(bytes, [turns; 36]);
-                from.submit(n, 64);
+                pair.from.read(n, 0, &mut bytes).expect("inside");
+                assert_eq!(bytes, [turn; 36]);
+                pair.from.submit(n, 64);
             }
-            assert_eq!(from.next_used(), None);
-            // The model found buffers enough, and so never asked for a kick.
-            from.publish();
-            assert!(!from.listen());
+            assert_eq!(pair.from.next_used(), None);
+            pair.from.publish();
+            assert!(!pair.from.listen());
         }
-        assert_eq!(turns, 40);
     }
 }
 
