@@ -73,7 +73,8 @@ pub struct Cx {
     pub arguments: [u64; 6],
     /// How it was carried out, for the books.
     pub kind: Cell<Kind>,
-    exchange: Rc<Exchange>,
+    /// Meeting point with the engine.
+    pub exchange: Rc<Exchange>,
 }
 
 impl Cx {

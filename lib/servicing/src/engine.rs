@@ -167,7 +167,7 @@ impl Engine {
             let result = s.regs.r[reg::RAX] as i64;
             return self.resume(s, &space, op, Back::Result(result));
         }
-        space.abandon(fs, rsp);
+        space.interrupt(fs, rsp);
         self.new_call(s, &space);
     }
 

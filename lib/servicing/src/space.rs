@@ -1,6 +1,7 @@
 //! Trusted processes as address spaces, their threads, and the calls that are in service.
 use crate::core::Core;
 use crate::cpu::Saved;
+use crate::delegate::Lease;
 use crate::table::Table;
 use alloc::boxed::Box;
 use alloc::rc::Rc;
@@ -38,7 +39,9 @@ pub struct Gate {
 }
 
 /// Pages of the scratch area behind the gate.
-pub const SCRATCH_PAGES: u64 = 32;
+pub const SCRATCH_PAGES: u64 = 128;
+/// Pages of gate and scratch area that are there from the start; more come when they are used.
+pub const FIRST_PAGES: u64 = 5;
 
 /// What a call in service ends with.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -79,7 +82,7 @@ pub enum Back {
 }
 
 /// Where a call in service and the engine meet.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Exchange {
     /// Call that the engine shall make.
     pub wanted: Cell<Option<LocalCall>>,
@@ -87,6 +90,8 @@ pub struct Exchange {
     pub back: Cell<Option<Back>>,
     /// The call that is out, while it is.
     pub out: Cell<Option<LocalCall>>,
+    /// The worker that waits for something remote on the call's behalf.
+    pub worker: RefCell<Option<Lease>>,
 }
 
 /// A call in service.
@@ -184,7 +189,7 @@ pub struct Space {
     /// Preparations are done.
     pub ready: Cell<bool>,
     /// Free scratch pages, a bit each.
-    pub scratch: Cell<u32>,
+    pub scratch: Cell<u128>,
     /// Descriptors of its threads.
     pub table: Rc<Table>,
     /// Threads in service.
@@ -194,7 +199,7 @@ pub struct Space {
 }
 
 /// Most calls in service on one thread; more are left-overs of handlers that never returned.
-const NESTING: usize = 32;
+const NESTING: usize = 8;
 
 impl Space {
     /// A space whose process has made no call yet.
@@ -208,7 +213,7 @@ impl Space {
             gate: Cell::new(None),
             given_up: Cell::new(false),
             ready: Cell::new(false),
-            scratch: Cell::new(u32::MAX),
+            scratch: Cell::new(u128::MAX),
             table,
             threads: RefCell::default(),
             forks: RefCell::default(),
@@ -273,19 +278,24 @@ impl Space {
         op
     }
 
-    /// Drops a call in service whose stack pointer a new call has, and all nested in it: the
-    /// program has left them by `siglongjmp`.
-    pub fn abandon(&self, fs: u64, rsp: u64) {
+    /// A thread makes a call of its own, so a signal's handler runs inside the calls that it has
+    /// in service, or has left them by `siglongjmp`. A call from the same place on the stack has
+    /// certainly been left, with all nested in it. The others give their workers back: they ask
+    /// again if they ever go on.
+    pub fn interrupt(&self, fs: u64, rsp: u64) {
         let mut over = Vec::new();
+        let mut workers = Vec::new();
         let mut threads = self.threads.borrow_mut();
         let thread = threads.iter_mut().find(|t| t.fs == fs);
-        if let Some(context) = thread.and_then(|t| t.contexts.last_mut())
-            && let Some(place) = context.ops.iter().position(|op| op.rsp == rsp)
-        {
-            over = context.ops.split_off(place);
+        if let Some(context) = thread.and_then(|t| t.contexts.last_mut()) {
+            if let Some(place) = context.ops.iter().position(|op| op.rsp == rsp) {
+                over = context.ops.split_off(place);
+            }
+            workers.extend(context.ops.iter().filter_map(|op| op.exchange.worker.take()));
         }
         drop(threads);
         drop(over);
+        drop(workers);
     }
 
     /// Forgets a thread that has nothing in service and the common descriptors.
@@ -343,7 +353,7 @@ impl Space {
         let gate = self.gate.get()?;
         let free = self.scratch.get();
         let index = free.trailing_zeros();
-        if index >= u32::BITS {
+        if index >= u128::BITS {
             return None;
         }
         self.scratch.set(free & !(1 << index));
@@ -352,7 +362,7 @@ impl Space {
 
     /// Gives a page back.
     pub fn give_scratch(&self, index: u32) {
-        self.scratch.set(self.scratch.get() | 1u32.checked_shl(index).unwrap_or(0));
+        self.scratch.set(self.scratch.get() | 1u128.checked_shl(index).unwrap_or(0));
     }
 }
 

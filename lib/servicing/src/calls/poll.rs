@@ -175,10 +175,9 @@ async fn wait(
 /// Looks at both sides without waiting.
 async fn look(cx: &Cx, split: &mut Split, room: Option<&Room>) -> Result<(), Errno> {
     if !split.remote.is_empty() {
-        let mut remote = RemotePoll::start(cx, &split.remote, 0).await?;
-        cx.answer(&remote.lease, &remote.completion, remote.asleep).await?;
+        let remote = RemotePoll::start(cx, &split.remote, 0).await?;
+        remote.soon(cx).await?;
         remote.take(&mut split.remote);
-        remote.asleep = false;
     }
     look_local(cx, split, room).await
 }
@@ -234,7 +233,7 @@ async fn sleep(
     timeout: Option<u64>,
     mask: Mask,
 ) -> Result<(), Errno> {
-    let remote = RemotePoll::start(cx, &split.remote, WAIT_FOREVER).await?;
+    let mut remote = RemotePoll::start(cx, &split.remote, WAIT_FOREVER).await?;
     if remote.spin(cx) {
         remote.take(&mut split.remote);
         return look_local(cx, split, Some(room)).await;
@@ -242,6 +241,7 @@ async fn sleep(
     let deadline = timeout.map(|t| cx.core.world.now().saturating_add(t));
     let lease = cx.wake().await?;
     loop {
+        remote.again(cx, &split.remote).await?;
         remote.arm(lease.wake());
         if remote.is_done(cx) {
             remote.take(&mut split.remote);

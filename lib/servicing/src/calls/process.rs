@@ -4,7 +4,8 @@ use crate::core::Core;
 use crate::cx::Cx;
 use crate::delegate::Life;
 use crate::space::{
-    Exec, Fork, GATE_CODE, GATE_NONCE_AT, Gate, Outcome, Role, SCRATCH_PAGES, Space, Via,
+    Exec, FIRST_PAGES, Fork, GATE_CODE, GATE_NONCE_AT, Gate, Outcome, Role, SCRATCH_PAGES, Space,
+    Via,
 };
 use crate::spelling::spell;
 use crate::table::Table;
@@ -12,7 +13,7 @@ use crate::world::{add, short_name};
 use alloc::rc::Rc;
 use core::cell::Cell;
 use linux_abi::{
-    CLONE_THREAD, CLONE_VFORK, CLONE_VM, CloneArgs, Errno, MAP_ANONYMOUS, MAP_POPULATE,
+    CLONE_THREAD, CLONE_VFORK, CLONE_VM, CloneArgs, Errno, MADV_POPULATE_WRITE, MAP_ANONYMOUS,
     MAP_PRIVATE, PATH_MAX, PROT_EXEC, PROT_READ, PROT_WRITE, check, nr,
 };
 use paging::PAGE;
@@ -191,9 +192,11 @@ async fn serve_now(cx: Rc<Cx>) -> Outcome {
 
 async fn prepare(cx: &Cx) -> Result<(), Errno> {
     let length = (1 + SCRATCH_PAGES) * PAGE;
-    let flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE;
+    let flags = MAP_PRIVATE | MAP_ANONYMOUS;
     let map = [0, length, PROT_READ | PROT_WRITE, flags, u64::MAX, 0];
     let address = check(cx.local_via(nr::mmap, map, Via::Original).await)? as u64;
+    let populate = [address, FIRST_PAGES * PAGE, MADV_POPULATE_WRITE, 0, 0, 0];
+    check(cx.local_via(nr::madvise, populate, Via::Original).await)?;
     let mut nonce = [0; 16];
     nonce[..8].copy_from_slice(&cx.core.world.random().to_le_bytes());
     nonce[8..].copy_from_slice(&cx.core.world.random().to_le_bytes());

@@ -1,7 +1,7 @@
 //! Waiting until a remote socket is ready, by the rules of calls that read or write.
 use crate::cx::{Cx, Scratch};
-use crate::delegate::{Completion, Lease};
-use crate::space::Back;
+use crate::delegate::Completion;
+use crate::space::{Back, Exchange};
 use crate::table::Resource;
 use crate::wake::Wake;
 use alloc::rc::Rc;
@@ -39,22 +39,47 @@ impl Patience {
     }
 }
 
-/// A remote `poll` that is out.
+/// A remote `poll` that is out. Its worker is kept where the engine finds it: when a signal's
+/// handler makes a call of its own, the worker is taken away, and the poll must be started again.
 pub struct RemotePoll {
-    /// The worker that does it.
-    pub lease: Lease,
-    /// Its outcome.
-    pub completion: Rc<Completion>,
+    completion: Rc<Completion>,
+    exchange: Rc<Exchange>,
     /// The worker had to be woken.
-    pub asleep: bool,
+    asleep: bool,
+}
+
+impl Drop for RemotePoll {
+    fn drop(&mut self) {
+        self.exchange.worker.take();
+    }
 }
 
 impl RemotePoll {
-    /// Starts one.
+    /// Starts one. A call has one at a time.
     ///
     /// # Errors
     /// What kept the process from getting a worker; `EINVAL` for too many entries.
     pub async fn start(cx: &Cx, entries: &[PollEntry], wait: u64) -> Result<Self, Errno> {
+        let (completion, asleep) = Self::post(cx, entries, wait).await?;
+        Ok(Self { completion, exchange: cx.exchange.clone(), asleep })
+    }
+
+    /// Starts it again, when its worker has been taken away.
+    ///
+    /// # Errors
+    /// As `start`.
+    pub async fn again(&mut self, cx: &Cx, entries: &[PollEntry]) -> Result<(), Errno> {
+        if self.exchange.worker.borrow().is_none() {
+            (self.completion, self.asleep) = Self::post(cx, entries, WAIT_FOREVER).await?;
+        }
+        Ok(())
+    }
+
+    async fn post(
+        cx: &Cx,
+        entries: &[PollEntry],
+        wait: u64,
+    ) -> Result<(Rc<Completion>, bool), Errno> {
         let lease = cx.worker().await?;
         let count = u32::try_from(entries.len()).map_err(|_| Errno::EINVAL)?;
         let room = layout::PAYLOAD_MAX as usize / PollEntry::SIZE;
@@ -65,13 +90,20 @@ impl RemotePoll {
             let at = layout::PAYLOAD + (n * PollEntry::SIZE) as u64;
             lease.mailbox().memory().write_all(at, &entry.encode())?;
         }
-        let (completion, asleep) = lease.post(&Request::Poll { count, wait });
-        Ok(Self { lease, completion, asleep })
+        let posted = lease.post(&Request::Poll { count, wait });
+        *cx.exchange.worker.borrow_mut() = Some(lease);
+        Ok(posted)
+    }
+
+    fn is_gone(&self) -> bool {
+        self.exchange.worker.borrow().is_none()
     }
 
     /// True when the outcome is there.
     pub fn is_done(&self, cx: &Cx) -> bool {
-        self.lease.check(&cx.core.wakes);
+        let worker = self.exchange.worker.borrow();
+        let Some(lease) = worker.as_ref() else { return false };
+        lease.check(&cx.core.wakes);
         self.completion.get().is_some()
     }
 
@@ -82,22 +114,45 @@ impl RemotePoll {
         cx.spin(limit, || self.is_done(cx))
     }
 
+    /// Waits for an outcome that does not take long, deaf to signals.
+    ///
+    /// # Errors
+    /// What kept the thread from waiting.
+    pub async fn soon(&self, cx: &Cx) -> Result<(), Errno> {
+        if self.spin(cx) {
+            return Ok(());
+        }
+        let result = cx.sleep_deaf(|| self.is_gone() || self.is_done(cx), |w| self.arm(w)).await;
+        self.completion.set_waiter(None);
+        result
+    }
+
     /// Has the thread woken when the outcome comes.
     pub fn arm(&self, wake: &Rc<Wake>) {
         self.completion.set_waiter(Some(wake.clone()));
-        self.lease.want_doorbell();
+        if let Some(lease) = self.exchange.worker.borrow().as_ref() {
+            lease.want_doorbell();
+        }
     }
 
-    /// The number of ready entries, filled in; errors of the delegate's are `EIO`, its end is
-    /// readiness with an error on every entry.
+    /// Nobody is woken any more.
+    pub fn disarm(&self) {
+        self.completion.set_waiter(None);
+    }
+
+    /// The number of ready entries, filled in. When the delegate is gone, every entry is ready
+    /// with an error.
     pub fn take(&self, entries: &mut [PollEntry]) -> usize {
-        let Some(response) = self.completion.get() else { return 0 };
+        let worker = self.exchange.worker.borrow();
+        let (Some(lease), Some(response)) = (worker.as_ref(), self.completion.get()) else {
+            return 0;
+        };
         let lost = response.value < 0 && !response.cancelled;
         let mut ready = 0;
         for (n, entry) in entries.iter_mut().enumerate() {
             let at = layout::PAYLOAD + (n * PollEntry::SIZE) as u64;
             let mut bytes = [0; PollEntry::SIZE];
-            let read = self.lease.mailbox().memory().read_all(at, &mut bytes);
+            let read = lease.mailbox().memory().read_all(at, &mut bytes);
             let found = PollEntry::decode(bytes).revents;
             let always = linux_abi::POLLERR | linux_abi::POLLHUP | linux_abi::POLLNVAL;
             entry.revents = match (lost, read) {
@@ -154,24 +209,21 @@ pub async fn wait_ready(
 ) -> Result<(), Errno> {
     let fd = cx.remote_fd(resource)?;
     let entry = PollEntry { fd, events, revents: 0 };
-    let poll = RemotePoll::start(cx, &[entry], WAIT_FOREVER).await?;
+    let mut poll = RemotePoll::start(cx, &[entry], WAIT_FOREVER).await?;
     if !poll.spin(cx) {
         let lease = cx.wake().await?;
         let scratch = cx.scratch()?;
         loop {
+            poll.again(cx, &[entry]).await?;
             poll.arm(lease.wake());
             if poll.is_done(cx) {
                 break;
             }
             sleep(cx, lease.wake(), &scratch, patience).await?;
         }
-        poll.completion.set_waiter(None);
+        poll.disarm();
     }
-    let response = poll.completion.get().ok_or(Errno::EIO)?;
-    if response.value < 0 {
-        // What it was can only be said by the next real request.
-        cx.remote_fd(resource)?;
-    }
+    // Where the delegate is gone, the next real request says what that means.
     Ok(())
 }
 

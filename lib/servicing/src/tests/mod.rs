@@ -170,6 +170,8 @@ fn a_handler_makes_calls_inside_a_waiting_one() {
     g.world.net.sockets.borrow_mut().get_mut(&key).unwrap().received.extend(b"ab");
     assert_eq!(done(g.begin(p, FS, RSP - 0x300, nr::read, &[fd, DATA + 8, 1])), 1);
     assert_eq!(g.engine.census().in_service, 1);
+    // The handler returns: the outer call looks again.
+    g.processes[p].signal = Some(Signal::Restart);
     assert_eq!(done(g.again(&b)), 1);
     assert_eq!(g.read(p, DATA, 1), b"b");
     // Left by siglongjmp: the next call from the same place forgets it.
