@@ -26,7 +26,7 @@ impl Kernel {
     }
 
     /// Blocks `from` until `handler` has served the request.
-    #[inline]
+    #[inline(always)]
     pub fn send(&mut self, from: Id<Thread>, handler: Id<Thread>, request: Request) {
         let Ok(caller) = self.threads.get_mut(from) else { return };
         caller.state = State::Calling { handler, request };
@@ -55,6 +55,7 @@ impl Kernel {
         }
     }
 
+    #[cold]
     fn enqueue(&mut self, from: Id<Thread>, handler: Id<Thread>) {
         let Ok(server) = self.threads.get_mut(handler) else { return };
         let last = match server.queue {
@@ -104,7 +105,7 @@ impl Kernel {
     }
 
     /// Hands a request to a handler that waits.
-    #[inline]
+    #[inline(always)]
     fn deliver(&mut self, from: Id<Thread>, handler: Id<Thread>, request: &Request) {
         let (event, words) = match *request {
             Request::Call(badge) => {
@@ -154,7 +155,7 @@ impl Kernel {
 
     /// `Wait`: what is there already is delivered at once, ends of threads first, then
     /// notifications, then callers.
-    #[inline]
+    #[inline(always)]
     pub fn wait(&mut self, id: Id<Thread>, deadline: u64) -> Result<(), Error> {
         let thread = self.threads.get_mut(id)?;
         if matches!(thread.serving, Serving::Caller(_)) {
@@ -191,6 +192,7 @@ impl Kernel {
         Ok(())
     }
 
+    #[cold]
     fn set_deadline(&mut self, id: Id<Thread>, deadline: u64) -> Result<(), Error> {
         if deadline <= ticks() {
             self.finish_wait(id, Event::Timeout, None);
@@ -202,6 +204,7 @@ impl Kernel {
         Ok(())
     }
 
+    #[cold]
     fn deliver_end(&mut self, id: Id<Thread>) -> bool {
         let Some((badge, words)) = self.threads.get_mut(id).ok().and_then(|t| t.events.pop_front())
         else {
@@ -212,7 +215,7 @@ impl Kernel {
     }
 
     /// Answers the request that `handler` serves. Returns the caller.
-    #[inline]
+    #[inline(always)]
     pub fn reply(
         &mut self,
         handler: Id<Thread>,
@@ -252,7 +255,7 @@ impl Kernel {
     /// A thread has begun to wait, maybe after a reply to `caller`. If nothing else happened, the
     /// caller goes on at once: what the processor runs on was lent by it, unless it is the
     /// handler's own time.
-    #[inline]
+    #[inline(always)]
     pub fn after_wait(&mut self, number: usize, id: Id<Thread>, caller: Option<Id<Thread>>) {
         let cpu = &mut self.cpus[number];
         if !cpu.choose
@@ -271,6 +274,7 @@ impl Kernel {
     }
 
     /// Answers a request whose handler has gone.
+    #[cold]
     pub fn fail_request(&mut self, caller: Id<Thread>, request: &Request) {
         match request {
             Request::Call(_) => {

@@ -258,7 +258,7 @@ impl Kernel {
     }
 
     /// Makes a thread the one that leaves the kernel.
-    #[inline]
+    #[inline(always)]
     fn switch(&mut self, number: usize, id: Id<Thread>) -> Option<Next> {
         let thread = self.threads.get(id).ok()?;
         let cpu = &mut self.cpus[number];
@@ -287,6 +287,7 @@ impl Kernel {
     }
 
     /// Frees the vCPUs that ended.
+    #[cold]
     fn bury(&mut self, cpu: usize) {
         for vcpu in core::mem::take(&mut self.cpus[cpu].graveyard) {
             vcpu.free(&mut self.memory.frames);
