@@ -260,9 +260,13 @@ impl Board {
     }
 }
 
-/// The reason in a line that a Linux kernel writes when it can't go on.
+/// The reason in a line that a Linux kernel writes when it can't go on, or its monitor when it is
+/// over.
 fn last_words(line: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(line);
+    if let Some((_, why)) = text.split_once(hostlink::VM_ENDED) {
+        return Some(why.chars().filter(|c| !c.is_control()).collect());
+    }
     let at = text.find("Kernel panic - not syncing")?;
     let clean: String = text.get(at..)?.chars().filter(|c| !c.is_control()).collect();
     (!clean.starts_with("Kernel panic - not syncing: end")).then_some(clean)
@@ -288,6 +292,15 @@ mod tests {
         let failure = board.check(Vm::Service).unwrap_err();
         assert_eq!(failure, Failure::Vm(Vm::Service, "Kernel panic - not syncing: VFS".into()));
         assert_eq!(board.check(Vm::Compute), Ok(()));
+    }
+
+    #[test]
+    fn the_monitors_last_line_is_that_vms_failure() {
+        let board = board();
+        let line = format!("\r\n{}it powered itself off\r\n", hostlink::VM_ENDED);
+        board.console(Vm::Compute, line.as_bytes());
+        let failure = board.check(Vm::Compute).unwrap_err();
+        assert_eq!(failure, Failure::Vm(Vm::Compute, "it powered itself off".into()));
     }
 
     #[test]

@@ -24,6 +24,10 @@ pub use frame::{BadFrame, Decoder, Frame, MAX_PAYLOAD, Stream};
 use alloc::vec::Vec;
 use serde::{Serialize, de::DeserializeOwned};
 
+/// How a VM's monitor begins the line that it writes to the VM's console when the VM is over; the
+/// reason follows. A guest can write such a line too, and thereby only end itself.
+pub const VM_ENDED: &str = "[trapline] this VM is over: ";
+
 /// A message that does not decode.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BadMessage;

@@ -6,7 +6,9 @@ use crate::end::End;
 use abi::vcpu::{EXIT_CLASSES, ExitClass, VcpuState};
 use abi::{NO_DEADLINE, Selector};
 use alloc::string::{String, ToString};
+use alloc::vec::Vec;
 use apic::Apic;
+use hostlink::VM_ENDED;
 use linuxboot::Loaded;
 use platform::clock::Clock;
 use platform::delivery::{self, Outcome};
@@ -40,6 +42,8 @@ pub struct Monitor {
     /// The guest will exit as soon as it can take an interrupt.
     window: bool,
     ended: bool,
+    /// What the console has not heard yet about the end.
+    last_words: Vec<u8>,
     verbose: bool,
     /// The serial port's output goes to the log too.
     log_serial: bool,
@@ -79,6 +83,7 @@ impl Monitor {
             recalled: false,
             window: false,
             ended: false,
+            last_words: Vec::new(),
             verbose: config.parameter("verbose").is_some(),
             log_serial: config.parameter("serial") == Some("log"),
             counts: [0; EXIT_CLASSES],
@@ -161,7 +166,11 @@ impl Monitor {
     /// Other programs have signalled.
     pub fn notified(&mut self, bits: u64) {
         self.devices.notified(bits);
-        self.wake_guest();
+        if self.ended {
+            self.say_last_words();
+        } else {
+            self.wake_guest();
+        }
     }
 
     /// Makes the guest exit, if there is something for it that it would not exit for anyway.
@@ -192,11 +201,17 @@ impl Monitor {
             return;
         }
         self.flush_serial(true);
-        let text = alloc::format!("the {} VM ended: {why}", self.role);
-        log!("{text}");
+        log!("the {} VM is over: {why}", self.role);
         self.log_counts();
-        self.devices.serial_output(alloc::format!("\r\n[trapline] {text}\r\n").as_bytes());
+        self.last_words = alloc::format!("\r\n{VM_ENDED}{why}\r\n").into_bytes();
+        self.say_last_words();
         self.devices.machine_ended();
+    }
+
+    /// Tells the console that the VM is over, as far as it takes it now.
+    fn say_last_words(&mut self) {
+        let said = self.devices.serial_output(&self.last_words);
+        self.last_words.drain(..said.min(self.last_words.len()));
     }
 
     /// Notes something odd that the guest did, as long as the log takes it.

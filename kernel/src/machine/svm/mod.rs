@@ -170,12 +170,6 @@ impl Vcpu {
         self.vmcb().rip
     }
 
-    /// Exits so far.
-    #[must_use]
-    pub fn exits(&self) -> u64 {
-        self.exits
-    }
-
     /// The pages of a vCPU that no processor will enter again, to be freed.
     #[must_use]
     pub fn into_pages(self, host: &HostArea) -> (Page, Page) {

@@ -144,10 +144,11 @@ impl<M: Memory> Devices<M> {
     }
 
     /// Bytes that the guest wrote to its serial port; they go to the kernel-console channel, and
-    /// are dropped while it is full (a serial line has no way to say so).
-    pub fn serial_output(&mut self, bytes: &[u8]) {
-        let _ = self.console.pipe.send_bytes(bytes);
+    /// are dropped while it is full (a serial line has no way to say so). Answers how many went.
+    pub fn serial_output(&mut self, bytes: &[u8]) -> usize {
+        let sent = self.console.pipe.send_bytes(bytes);
         self.console.pipe.flush();
+        sent
     }
 
     /// The monitor was notified with these bits (those of no channel are ignored).
