@@ -140,7 +140,9 @@ pub struct VcpuState {
     pub fault_address: u64,
     /// `Access` of that fault.
     pub fault_access: u64,
-    /// In: EVENTINJ of the next entry; the kernel clears it once the entry has happened.
+    /// In: EVENTINJ of the next entry; the kernel clears it once the entry has happened. At an
+    /// exit it is preset to the event whose delivery the exit interrupted, or to zero: a handler
+    /// that leaves it alone loses no event.
     pub inject: u64,
     /// In: non-zero asks for an `InterruptWindow` exit as soon as the guest can take one.
     pub want_window: u64,

@@ -42,7 +42,9 @@ impl core::fmt::Display for End {
             Self::PoweredOff => write!(f, "it powered itself off"),
             Self::Reset => write!(f, "it reset itself (its kernel panicked, or was told to)"),
             Self::TripleFault { rip } => write!(f, "triple fault at {rip:#x}"),
-            Self::Halted => write!(f, "it halted with interrupts off"),
+            Self::Halted => {
+                write!(f, "it halted with interrupts off (its kernel gave up, or is damaged)")
+            }
             Self::InvalidState => write!(f, "the processor refuses its state"),
             Self::NoMemory { address, rip } => {
                 write!(f, "access to {address:#x}, where there is nothing, by {rip:#x}")
