@@ -45,7 +45,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { hold: 50_000, hold_asleep: 0, patience: 10_000_000_000, workers: 64 }
+        Self { hold: 50_000, hold_asleep: 0, patience: 60_000_000_000, workers: 64 }
     }
 }
 
