@@ -130,7 +130,7 @@ mod tests {
             let (multiplier, shift) = scale(khz);
             let ticks = u128::from(khz) * 1000;
             let shifted = if shift < 0 { ticks >> -shift } else { ticks << shift };
-            let nanoseconds = shifted * u128::from(multiplier) >> 32;
+            let nanoseconds = (shifted * u128::from(multiplier)) >> 32;
             prop_assert!(nanoseconds.abs_diff(1_000_000_000) < 2000, "{}", nanoseconds);
         }
     }
