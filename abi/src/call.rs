@@ -145,7 +145,11 @@ pub enum Event {
     Fault(u64),
     /// A VM exit through a portal with this badge; the words are an `ExitMessage`.
     Exit(u64),
-    /// A thread whose fault portal this is ended or was stopped: w0 = reason, w1 = IP, w2 = info.
+    /// A thread whose fault portal this is ended: w0 = reason, w1 = IP, w2 = info. Reasons (and
+    /// info): 0 exit (code), 1 destroyed, 2 page fault that nobody resolves (address), 3 page fault
+    /// refused by its manager (address), 4 manager ended with the fault (address), 5 handler of a
+    /// VM exit ended (class), 6 VM exit that nobody handles (class), 0x100 + vector of an exception
+    /// (error code).
     ThreadEnd(u64),
 }
 

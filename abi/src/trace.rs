@@ -1,4 +1,10 @@
-//! Layout of the per-CPU trace rings.
+//! Layout of the per-CPU trace rings, which follow each other in memory, [`RING`] bytes each.
+//!
+//! A ring is an array of records. The first one is a header: its `tsc` counts the records written
+//! so far. Record `n` is at index `1 + n % (RING / 32 - 1)`.
+
+/// Bytes of one processor's ring.
+pub const RING: u64 = 64 << 10;
 
 /// Kind of a trace record; bit `1 << kind` of the mask turns it on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,7 @@
 //! Objects by number. A number carries a generation, so that one that outlived its object is
 //! noticed and never names the object's successor.
 use abi::Error;
+use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt;
 use core::marker::PhantomData;
@@ -43,42 +44,64 @@ struct Slot<T> {
     value: Option<T>,
 }
 
+/// Slots that are allocated together. Objects never move, so that growing takes no more memory than
+/// what is added.
+const CHUNK: usize = 32;
+
 /// All objects of one kind.
 #[derive(Debug)]
 pub struct Arena<T> {
-    slots: Vec<Slot<T>>,
+    chunks: Vec<Box<[Slot<T>; CHUNK]>>,
     free: Vec<u32>,
 }
 
 impl<T> Arena<T> {
-    /// Upper bound of the heap bytes that an object takes: the list grows by doubling.
-    pub const COST: u64 = 2 * (size_of::<Slot<T>>() + size_of::<u32>()) as u64;
+    /// Upper bound of the heap bytes that an object takes; the lists grow by doubling.
+    pub const COST: u64 = (size_of::<Slot<T>>() + 4 * size_of::<u32>()) as u64;
 
     /// No objects.
     pub const fn new() -> Self {
-        Self { slots: Vec::new(), free: Vec::new() }
+        Self { chunks: Vec::new(), free: Vec::new() }
+    }
+
+    #[inline]
+    fn slot(&self, id: Id<T>) -> Option<&Slot<T>> {
+        let chunk = self.chunks.get(id.index as usize / CHUNK)?;
+        Some(&chunk[id.index as usize % CHUNK])
+    }
+
+    #[inline]
+    fn slot_mut(&mut self, id: Id<T>) -> Option<&mut Slot<T>> {
+        let chunk = self.chunks.get_mut(id.index as usize / CHUNK)?;
+        Some(&mut chunk[id.index as usize % CHUNK])
     }
 
     /// Adds an object. The caller has charged [`Self::COST`].
     pub fn insert(&mut self, value: T) -> Id<T> {
-        if let Some(index) = self.free.pop() {
-            let slot = &mut self.slots[index as usize];
-            slot.value = Some(value);
-            return Id { index, generation: slot.generation, kind: PhantomData };
+        if self.free.is_empty() {
+            self.grow();
         }
-        let index = self.slots.len() as u32;
-        self.slots.push(Slot { generation: 1, value: Some(value) });
+        let index = self.free.pop().unwrap_or_default();
+        let mut id = Id { index, generation: 0, kind: PhantomData };
+        if let Some(slot) = self.slot_mut(id) {
+            slot.value = Some(value);
+            id.generation = slot.generation;
+        }
+        id
+    }
+
+    fn grow(&mut self) {
+        let first = (self.chunks.len() * CHUNK) as u32;
+        let slots = core::array::from_fn(|_| Slot { generation: 1, value: None });
+        self.chunks.push(Box::new(slots));
         // Room for every slot, so that giving one back never allocates.
-        self.free.reserve(self.slots.len());
-        Id { index, generation: 1, kind: PhantomData }
+        self.free.reserve(self.chunks.len() * CHUNK);
+        self.free.extend((first..first + CHUNK as u32).rev());
     }
 
     /// Takes an object out.
     pub fn remove(&mut self, id: Id<T>) -> Option<T> {
-        let slot = self.slots.get_mut(id.index as usize)?;
-        if slot.generation != id.generation {
-            return None;
-        }
+        let slot = self.slot_mut(id).filter(|slot| slot.generation == id.generation)?;
         let value = slot.value.take()?;
         slot.generation = slot.generation.wrapping_add(1);
         self.free.push(id.index);
@@ -91,7 +114,7 @@ impl<T> Arena<T> {
     /// `Gone` when it was removed.
     #[inline]
     pub fn get(&self, id: Id<T>) -> Result<&T, Error> {
-        match self.slots.get(id.index as usize) {
+        match self.slot(id) {
             Some(slot) if slot.generation == id.generation => {
                 slot.value.as_ref().ok_or(Error::Gone)
             }
@@ -105,7 +128,7 @@ impl<T> Arena<T> {
     /// `Gone` when it was removed.
     #[inline]
     pub fn get_mut(&mut self, id: Id<T>) -> Result<&mut T, Error> {
-        match self.slots.get_mut(id.index as usize) {
+        match self.slot_mut(id) {
             Some(slot) if slot.generation == id.generation => {
                 slot.value.as_mut().ok_or(Error::Gone)
             }
@@ -115,13 +138,14 @@ impl<T> Arena<T> {
 
     /// Objects that exist.
     pub fn live(&self) -> usize {
-        self.slots.len() - self.free.len()
+        self.chunks.len() * CHUNK - self.free.len()
     }
 
     /// All objects with their names.
     pub fn iter(&self) -> impl Iterator<Item = (Id<T>, &T)> {
-        self.slots.iter().enumerate().filter_map(|(index, slot)| {
-            let id = Id { index: index as u32, generation: slot.generation, kind: PhantomData };
+        let slots = self.chunks.iter().flat_map(|chunk| chunk.iter());
+        slots.zip(0..).filter_map(|(slot, index)| {
+            let id = Id { index, generation: slot.generation, kind: PhantomData };
             slot.value.as_ref().map(|value| (id, value))
         })
     }

@@ -13,6 +13,10 @@ use core::fmt;
 /// Most ends that are kept for a reporter that does not come to take them.
 const MOST_EVENTS: usize = 64;
 
+/// Ends for which room is made at a time, and the heap bytes that this takes.
+const EVENTS_STEP: usize = 8;
+const EVENTS_COST: u64 = (EVENTS_STEP * size_of::<(u64, Message)>()) as u64;
+
 /// Why a thread ends. The code is the first word of `Event::ThreadEnd`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
@@ -259,9 +263,19 @@ impl Kernel {
             let cpu = thread.cpu;
             self.cpus[cpu].timers.remove(&mut self.threads, portal.handler);
             self.finish_wait(portal.handler, Event::ThreadEnd(portal.badge), Some(&words));
-        } else if thread.events.len() < MOST_EVENTS {
-            thread.events.push_back((portal.badge, words));
+            return;
         }
+        let (space, count, room) = (thread.space, thread.events.len(), thread.events.capacity());
+        if count == MOST_EVENTS || (count == room && self.charge(space, EVENTS_COST).is_err()) {
+            crate::log!("thread {}: too many ends to report", portal.handler.index());
+            return;
+        }
+        let Ok(thread) = self.threads.get_mut(portal.handler) else { return };
+        if count == room {
+            thread.cost += EVENTS_COST;
+            thread.events.reserve_exact(EVENTS_STEP);
+        }
+        thread.events.push_back((portal.badge, words));
     }
 
     /// Frees a scheduling context.

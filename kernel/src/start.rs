@@ -61,7 +61,7 @@ fn ram_kib(data: &BootData) -> u64 {
 /// Loads the root program and becomes an ordinary processor.
 fn begin(data: &BootData, mut layout: Layout, rsdp: u64, svm: bool) -> ! {
     let cpus = cpu::count();
-    let rings = trace::RING * cpus as u64;
+    let rings = abi::trace::RING * cpus as u64;
     let Some(ring) = layout.carver.take(rings) else { panic!("no memory for the trace rings") };
     phys::zero(ring, rings);
     trace::init(ring);

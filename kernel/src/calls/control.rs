@@ -4,62 +4,10 @@ use crate::arena::Id;
 use crate::end::Reason;
 use crate::kernel::Kernel;
 use crate::machine::apic::{self, FIRST_DEVICE_VECTOR};
-use crate::machine::{self, phys, serial, trace};
+use crate::machine::{self, trace};
 use crate::object::{Capability, Irq, Space, Thread};
 use abi::vcpu::EXIT_CLASSES;
-use abi::{Error, MemRights, ObjRights, SystemCounter, USER_END};
-
-/// Longest text of `Log`.
-const LONGEST_LOG: u64 = 4096;
-/// Bytes that are copied at a time.
-const LOG_PIECE: usize = 256;
-
-/// `Log(pointer, length)`.
-pub fn log(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Outcome {
-    let (start, length) = (a[0], a[1]);
-    if length > LONGEST_LOG {
-        return Outcome::Done(Err(Error::BadArgument));
-    }
-    let Some(end) = start.checked_add(length).filter(|end| *end <= USER_END) else {
-        return Outcome::Done(Err(Error::BadAddress));
-    };
-    let Ok(space) = k.spaces.get(own) else { return Outcome::Settled };
-    // Everything is checked before the first byte is written.
-    let mut at = start;
-    while at < end {
-        match space.tables.walk(at) {
-            Some(leaf) if leaf.rights.contains(MemRights::DEVICE) => {
-                return Outcome::Done(Err(Error::BadAddress));
-            }
-            Some(leaf) => at += leaf.rest,
-            None => {
-                let managed =
-                    space.regions.find(abi::SpaceAddr(at)).is_some_and(|(_, b)| b.portal.is_some());
-                return if managed {
-                    Outcome::Fault(at)
-                } else {
-                    Outcome::Done(Err(Error::BadAddress))
-                };
-            }
-        }
-    }
-    serial::print(format_args!("s{}: ", own.index()));
-    let mut buffer = [0; LOG_PIECE];
-    let mut last = 0;
-    at = start;
-    while at < end {
-        let Some(leaf) = space.tables.walk(at) else { break };
-        let count = leaf.rest.min(end - at).min(LOG_PIECE as u64) as usize;
-        phys::copy_out(leaf.phys, &mut buffer[..count]);
-        serial::write(&buffer[..count]);
-        last = buffer[count - 1];
-        at += count as u64;
-    }
-    if last != b'\n' {
-        serial::write(b"\n");
-    }
-    Outcome::Done(Ok(()))
-}
+use abi::{Error, MemRights, ObjRights, SystemCounter};
 
 /// `Signal(notification, bits)`.
 pub fn signal(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {

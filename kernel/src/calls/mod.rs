@@ -3,6 +3,7 @@
 mod args;
 mod control;
 mod create;
+mod log;
 mod memory;
 
 use crate::arena::Id;
@@ -129,7 +130,7 @@ fn other(k: &mut Kernel, cpu: usize, id: Id<Thread>, number: CallNumber, a: &[u6
     let Ok(space) = k.threads.get(id).map(|t| t.space) else { return Outcome::Settled };
     match number {
         N::Null | N::Call | N::ReplyWait | N::Wait => Outcome::Done(Ok(())),
-        N::Log => control::log(k, space, a),
+        N::Log => log::log(k, space, a),
         N::Yield => {
             k.rotate(cpu);
             Outcome::Done(Ok(()))

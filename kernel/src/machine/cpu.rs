@@ -212,11 +212,12 @@ fn load_tables(local: &'static Local) {
     entry::load_interrupt_table();
 }
 
-/// SYSCALL, no FPU for native programs, and SMEP, SMAP where there are such.
+/// SYSCALL, no FPU for native programs, and SMEP, SMAP, UMIP where there are such.
 fn set_up_registers(_local: &Local) {
     let leaf = __cpuid_count(7, 0);
     let has = |bit: u32, cr4: u64| if leaf.ebx >> bit & 1 != 0 { cr4 } else { 0 };
-    let protect = has(7, 1 << 20) | has(20, 1 << 21);
+    let umip = u64::from(leaf.ecx >> 2 & 1) << 11;
+    let protect = has(7, 1 << 20) | has(20, 1 << 21) | umip;
     let selectors = u64::from(KERNEL_DATA) << 48 | u64::from(KERNEL_CODE) << 32;
     // SAFETY: these registers exist on every processor in long mode. The kernel reaches user
     // memory only through the direct map, which SMAP does not concern.

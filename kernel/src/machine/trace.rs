@@ -1,12 +1,9 @@
 //! Per-processor trace rings (layout: `abi::trace`), in memory that the root program can map.
 use super::{cpu, phys};
 use abi::HostPhys;
-use abi::trace::{Kind, Record};
+use abi::trace::{Kind, RING, Record};
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-/// Bytes of one processor's ring. Its first record is a header: `tsc` counts the records written
-/// so far; record `n` is at index `1 + n % (RECORDS - 1)`.
-pub const RING: u64 = 64 << 10;
 const RECORDS: u64 = RING / size_of::<Record>() as u64;
 
 static BASE: AtomicU64 = AtomicU64::new(0);

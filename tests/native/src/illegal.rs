@@ -76,6 +76,8 @@ offenders! {
     single_step: "pushfq", "or qword ptr [rsp], 0x100", "popfq", "nop";
     /// Traces the step into the kernel.
     step_into_kernel: "pushfq", "or qword ptr [rsp], 0x100", "xor eax, eax", "popfq", "syscall", "nop";
+    /// Claims to be a nested task.
+    nested_task: "pushfq", "or qword ptr [rsp], 0x4000", "popfq", "mov eax, 5", "syscall", "div eax", "mov eax, [0]";
     /// Uses misaligned access checks.
     alignment: "pushfq", "or qword ptr [rsp], 0x40000", "popfq", "xor eax, eax", "syscall", "int3";
 }

@@ -135,6 +135,7 @@ fn flags() -> Outcome {
     offend("single step", i::single_step, 0, &[0x101])?;
     offend("single step into the kernel", i::step_into_kernel, 0, &[0x101])?;
     offend("alignment check", i::alignment, 0, &[PROTECTION])?;
+    offend("nested task", i::nested_task, 0, &[0x100])?;
     Ok(())
 }
 
