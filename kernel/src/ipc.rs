@@ -4,9 +4,18 @@ use crate::arena::Id;
 use crate::end::Reason;
 use crate::kernel::Kernel;
 use crate::machine::cpu::ticks;
-use crate::object::{Request, Serving, State, Thread};
+use crate::object::{Portal, Request, Sc, Serving, State, Thread};
 use crate::sched::LONGEST_CHAIN;
 use abi::{Error, Event, Message, NO_DEADLINE};
+
+/// What a wait led to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Waits {
+    /// Something was there already, or the deadline has passed.
+    No,
+    /// The thread waits; its own time, if it has any.
+    Yes(Option<Id<Sc>>),
+}
 
 impl Kernel {
     /// True when a request of `from` to `handler` would close a circle of threads that wait for
@@ -53,6 +62,36 @@ impl Kernel {
             // The caller's time does not reach the other processor; the handler's own has to do.
             self.wake(handler);
         }
+    }
+
+    /// The commonest request: the running thread calls a handler that waits on the same processor
+    /// without a deadline. False when it is not so; nothing has happened then.
+    #[inline(always)]
+    pub fn call_waiting(
+        &mut self,
+        cpu: usize,
+        from: Id<Thread>,
+        portal: &Portal,
+        words: &Message,
+    ) -> bool {
+        let Ok(server) = self.threads.get_mut(portal.handler) else { return false };
+        let ready = matches!(server.state, State::Waiting) && server.timer.is_none();
+        if !ready || server.cpu != cpu {
+            return false;
+        }
+        server.state = State::Ready;
+        server.serving = Serving::Caller(from);
+        if let Some(frame) = server.frame() {
+            frame.rax = 0;
+            frame.args[0] = Event::Call(portal.badge).encode();
+            frame.set_message(words);
+        }
+        let request = Request::Call(portal.badge);
+        if let Ok(caller) = self.threads.get_mut(from) {
+            caller.state = State::Calling { handler: portal.handler, request };
+        }
+        self.cpus[cpu].current = Some(portal.handler);
+        true
     }
 
     #[cold]
@@ -156,7 +195,7 @@ impl Kernel {
     /// `Wait`: what is there already is delivered at once, ends of threads first, then
     /// notifications, then callers.
     #[inline(always)]
-    pub fn wait(&mut self, id: Id<Thread>, deadline: u64) -> Result<(), Error> {
+    pub fn wait(&mut self, id: Id<Thread>, deadline: u64) -> Result<Waits, Error> {
         let thread = self.threads.get_mut(id)?;
         if matches!(thread.serving, Serving::Caller(_)) {
             return Err(Error::BadState);
@@ -169,7 +208,7 @@ impl Kernel {
             self.free_sc(sc);
         }
         if has_events && self.deliver_end(id) {
-            return Ok(());
+            return Ok(Waits::No);
         }
         if let Some(bound) = notification
             && let Ok(n) = self.notifications.get_mut(bound)
@@ -177,19 +216,21 @@ impl Kernel {
         {
             let bits = core::mem::take(&mut n.bits);
             self.finish_wait(id, Event::Notification, Some(&[bits, 0, 0, 0, 0, 0, 0, 0]));
-            return Ok(());
+            return Ok(Waits::No);
         }
         if queued && let Some(caller) = self.dequeue(id) {
             if let Ok(State::Calling { request, .. }) = self.threads.get(caller).map(|c| c.state) {
                 self.deliver(caller, id, &request);
             }
-            return Ok(());
+            return Ok(Waits::No);
         }
-        self.threads.get_mut(id)?.state = State::Waiting;
+        let thread = self.threads.get_mut(id)?;
+        thread.state = State::Waiting;
+        let sc = thread.sc;
         if deadline != NO_DEADLINE {
             self.set_deadline(id, deadline)?;
         }
-        Ok(())
+        Ok(Waits::Yes(sc))
     }
 
     #[cold]
@@ -214,7 +255,8 @@ impl Kernel {
         true
     }
 
-    /// Answers the request that `handler` serves. Returns the caller.
+    /// Answers the request that `handler` serves. Returns the caller, if it is on the same
+    /// processor and can go on.
     #[inline(always)]
     pub fn reply(
         &mut self,
@@ -248,28 +290,31 @@ impl Kernel {
         }
         if other_cpu {
             self.wake(caller);
+            return Ok(None);
         }
-        Ok(Some(caller))
+        if let Request::Call(_) = request {
+            return Ok(Some(caller));
+        }
+        let ready = |thread: &Thread| matches!(thread.state, State::Ready);
+        Ok(Some(caller).filter(|caller| self.threads.get(*caller).is_ok_and(ready)))
     }
 
-    /// A thread has begun to wait, maybe after a reply to `caller`. If nothing else happened, the
-    /// caller goes on at once: what the processor runs on was lent by it, unless it is the
-    /// handler's own time.
+    /// A thread has begun to wait, maybe after a reply to `caller`, who can go on. If nothing else
+    /// happened, the caller does so at once: what the processor runs on was lent by it, unless it
+    /// is the handler's own time.
     #[inline(always)]
-    pub fn after_wait(&mut self, number: usize, id: Id<Thread>, caller: Option<Id<Thread>>) {
+    pub fn after_wait(
+        &mut self,
+        number: usize,
+        caller: Option<Id<Thread>>,
+        waits: &Result<Waits, Error>,
+    ) {
         let cpu = &mut self.cpus[number];
-        if !cpu.choose
-            && let Some(caller) = caller
-            && let Ok(thread) = self.threads.get(id)
-            && matches!(thread.state, State::Waiting)
-            && thread.sc != cpu.sc
-            && let Ok(next) = self.threads.get(caller)
-            && next.cpu == number
-            && matches!(next.state, State::Ready)
-        {
-            cpu.current = Some(caller);
-        } else {
-            cpu.choose = true;
+        match (waits, caller) {
+            (Ok(Waits::Yes(own)), Some(caller)) if !cpu.choose && *own != cpu.sc => {
+                cpu.current = Some(caller);
+            }
+            _ => cpu.choose = true,
         }
     }
 

@@ -10,9 +10,9 @@ use crate::arena::Id;
 use crate::end::Reason;
 use crate::kernel::Kernel;
 use crate::machine::trace;
-use crate::object::{Request, Thread};
+use crate::object::{Request, Space, Thread};
 use abi::trace::Kind;
-use abi::{Access, CallNumber, Error};
+use abi::{Access, CallNumber, Error, Message};
 
 /// What becomes of the caller.
 pub(crate) enum Outcome {
@@ -39,19 +39,26 @@ const SYSCALL_LENGTH: u64 = 2;
 #[inline]
 pub fn dispatch(k: &mut Kernel, cpu: usize, id: Id<Thread>) {
     let Ok(thread) = k.threads.get_mut(id) else { return };
+    let space = thread.space;
     let Some(frame) = thread.frame() else { return };
     let number = frame.rax;
     trace::record(cpu, Kind::Enter, id.index(), 0x100 + number, 0);
     let outcome = match CallNumber::from_raw(number) {
         None => Outcome::Done(Err(Error::BadCall)),
         Some(CallNumber::Null) => Outcome::Done(Ok(())),
-        Some(CallNumber::Call) => call(k, id),
-        Some(CallNumber::ReplyWait) => reply_wait(k, cpu, id),
+        Some(CallNumber::Call) => {
+            let (selector, words) = (frame.args[0], frame.message());
+            call(k, (cpu, id, space), selector, &words)
+        }
+        Some(CallNumber::ReplyWait) => {
+            let (status, words, deadline) = (frame.args[0], frame.message(), frame.args[9]);
+            reply_wait(k, (cpu, id), status, &words, deadline)
+        }
         Some(CallNumber::Wait) => {
             let deadline = frame.args[9];
-            let result = k.wait(id, deadline);
-            k.after_wait(cpu, id, None);
-            settle(result)
+            let waits = k.wait(id, deadline);
+            k.after_wait(cpu, None, &waits);
+            settle(waits.map(drop))
         }
         Some(number) => {
             let args = frame.args;
@@ -93,14 +100,21 @@ fn finish(k: &mut Kernel, id: Id<Thread>, outcome: Outcome) {
 }
 
 #[inline]
-fn call(k: &mut Kernel, id: Id<Thread>) -> Outcome {
-    let result = (|| {
-        let thread = k.threads.get_mut(id)?;
-        let (space, cpu) = (thread.space, thread.cpu);
-        let selector = thread.frame().ok_or(Error::BadCall)?.args[0];
-        let portal = args::portal_to_call(k, space, selector)?;
-        let handler = k.threads.get(portal.handler)?;
-        if handler.cpu != cpu {
+fn call(
+    k: &mut Kernel,
+    (cpu, id, space): (usize, Id<Thread>, Id<Space>),
+    selector: u64,
+    words: &Message,
+) -> Outcome {
+    let portal = match args::portal_to_call(k, space, selector) {
+        Ok(portal) => portal,
+        Err(error) => return Outcome::Done(Err(error)),
+    };
+    if k.call_waiting(cpu, id, &portal, words) {
+        return Outcome::Settled;
+    }
+    settle((|| {
+        if k.threads.get(portal.handler)?.cpu != cpu {
             return Err(Error::WrongCpu);
         }
         if k.would_deadlock(id, portal.handler) {
@@ -108,21 +122,24 @@ fn call(k: &mut Kernel, id: Id<Thread>) -> Outcome {
         }
         k.send(id, portal.handler, Request::Call(portal.badge));
         Ok(())
-    })();
-    settle(result)
+    })())
 }
 
 #[inline]
-fn reply_wait(k: &mut Kernel, cpu: usize, id: Id<Thread>) -> Outcome {
-    let result = (|| {
-        let frame = k.threads.get_mut(id)?.frame().ok_or(Error::BadCall)?;
-        let (status, words, deadline) = (frame.args[0], frame.message(), frame.args[9]);
-        let caller = k.reply(id, status, &words)?;
-        let result = k.wait(id, deadline);
-        k.after_wait(cpu, id, caller);
-        result
-    })();
-    settle(result)
+fn reply_wait(
+    k: &mut Kernel,
+    (cpu, id): (usize, Id<Thread>),
+    status: u64,
+    words: &Message,
+    deadline: u64,
+) -> Outcome {
+    let caller = match k.reply(id, status, words) {
+        Ok(caller) => caller,
+        Err(error) => return Outcome::Done(Err(error)),
+    };
+    let waits = k.wait(id, deadline);
+    k.after_wait(cpu, caller, &waits);
+    settle(waits.map(drop))
 }
 
 fn other(k: &mut Kernel, cpu: usize, id: Id<Thread>, number: CallNumber, a: &[u64; 10]) -> Outcome {
