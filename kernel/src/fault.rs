@@ -34,6 +34,15 @@ enum Refusal {
     WrongCpu,
 }
 
+/// Where a fault goes.
+#[derive(Clone, Copy, Debug)]
+struct Route {
+    range: Range,
+    binding: Binding,
+    handler: Id<Thread>,
+    badge: u64,
+}
+
 /// The right that an access needs.
 fn needed(access: Access) -> MemRights {
     match access {
@@ -65,10 +74,7 @@ impl Kernel {
         let at = SpaceAddr(address);
         match self.route_fault(id, at, access) {
             Ok(None) => {}
-            Ok(Some((binding, handler, badge))) => {
-                let request = Request::Fault { badge, address: at, access, ip, state: false };
-                self.send_fault(id, &binding, handler, request);
-            }
+            Ok(Some(route)) => self.send_fault(id, &route, (at, access, ip), false),
             Err(refusal) => {
                 self.end_thread(id, refusal.reason(address, access));
             }
@@ -80,14 +86,13 @@ impl Kernel {
         let at = SpaceAddr(address);
         match self.route_fault(id, at, access) {
             Ok(None) => {}
-            Ok(Some((binding, handler, badge))) => {
+            Ok(Some(route)) => {
                 let ip = self.threads.get(id).map_or(0, Thread::ip);
-                let state = self.is_monitor(id, handler);
+                let state = self.is_monitor(id, route.handler);
                 if state {
                     self.store_state(id, Some((address, access)));
                 }
-                let request = Request::Fault { badge, address: at, access, ip, state };
-                self.send_fault(id, &binding, handler, request);
+                self.send_fault(id, &route, (at, access, ip), state);
             }
             Err(_) => {
                 self.store_state(id, Some((address, access)));
@@ -99,30 +104,37 @@ impl Kernel {
     fn send_fault(
         &mut self,
         id: Id<Thread>,
-        binding: &Binding,
-        handler: Id<Thread>,
-        request: Request,
+        route: &Route,
+        (address, access, ip): (SpaceAddr, Access, u64),
+        state: bool,
     ) {
+        let Route { range, binding, handler, badge } = *route;
         self.counters.faults += 1;
-        if let Request::Fault { address, .. } = request {
-            let cpu = crate::machine::cpu::id();
-            trace::record(cpu, Kind::Fault, id.index(), binding.tag, address.0);
+        let cpu = crate::machine::cpu::id();
+        trace::record(cpu, Kind::Fault, id.index(), binding.tag, address.0);
+        if let Ok(thread) = self.threads.get_mut(id) {
+            thread.fault = FaultMessage {
+                tag: binding.tag,
+                offset: address.0 - range.base.0,
+                access,
+                ip,
+                region_length: range.length,
+                page_hint: u64::from(binding.hint),
+            };
         }
-        self.send(id, handler, request);
+        self.send(id, handler, Request::Fault { badge, address, state });
     }
 
-    /// Who resolves a fault: the handler of the region's manager, and its portal's badge. `None`
-    /// when the page is there already.
-    #[allow(clippy::type_complexity)]
+    /// Who resolves a fault. `None` when the page is there already.
     fn route_fault(
         &self,
         id: Id<Thread>,
         at: SpaceAddr,
         access: Access,
-    ) -> Result<Option<(Binding, Id<Thread>, u64)>, Refusal> {
+    ) -> Result<Option<Route>, Refusal> {
         let thread = self.threads.get(id).map_err(|_| Refusal::Gone)?;
         let space = self.spaces.get(thread.space).map_err(|_| Refusal::Gone)?;
-        let (_, binding) = space.regions.find(at).ok_or(Refusal::NoRegion)?;
+        let (range, binding) = space.regions.find(at).ok_or(Refusal::NoRegion)?;
         if !binding.rights.contains(needed(access)) {
             return Err(Refusal::Rights);
         }
@@ -140,31 +152,8 @@ impl Kernel {
         if self.would_deadlock(id, portal.handler) {
             return Err(Refusal::Cycle);
         }
-        Ok(Some((*binding, portal.handler, portal.badge)))
-    }
-
-    /// The words of a fault. The region is looked up when the manager takes the fault: it may have
-    /// changed since.
-    pub fn fault_message(
-        &self,
-        id: Id<Thread>,
-        address: SpaceAddr,
-        access: Access,
-        ip: u64,
-    ) -> FaultMessage {
-        let space = self.threads.get(id).and_then(|t| self.spaces.get(t.space));
-        let found = space.ok().and_then(|s| s.regions.find(address));
-        let Some((range, binding)) = found else {
-            return FaultMessage { tag: 0, offset: 0, access, ip, region_length: 0, page_hint: 12 };
-        };
-        FaultMessage {
-            tag: binding.tag,
-            offset: address.0 - range.base.0,
-            access,
-            ip,
-            region_length: range.length,
-            page_hint: u64::from(binding.hint),
-        }
+        let (handler, badge) = (portal.handler, portal.badge);
+        Ok(Some(Route { range, binding: *binding, handler, badge }))
     }
 
     /// Carries out what a manager answered. `manager` is the space of its handler.

@@ -167,8 +167,9 @@ impl Kernel {
     fn describe(&mut self, from: Id<Thread>, request: &Request) -> (Event, Message) {
         match *request {
             Request::Call(badge) => (Event::Call(badge), [0; 8]),
-            Request::Fault { badge, address, access, ip, .. } => {
-                (Event::Fault(badge), self.fault_message(from, address, access, ip).encode())
+            Request::Fault { badge, .. } => {
+                let words = self.threads.get(from).map_or([0; 8], |t| t.fault.encode());
+                (Event::Fault(badge), words)
             }
             Request::Exit { badge, class } => {
                 (Event::Exit(badge), self.exit_message(from, class).encode())

@@ -4,7 +4,9 @@ use crate::machine::entry::FrameBox;
 use crate::machine::table::Tables;
 use crate::memory::{MemoryRange, Quota};
 use crate::vcpu::VcpuPart;
-use abi::{Access, HostPhys, MemRights, Message, ObjRights, SpaceAddr, SpaceKind, vcpu::ExitClass};
+use abi::{
+    FaultMessage, HostPhys, MemRights, Message, ObjRights, SpaceAddr, SpaceKind, vcpu::ExitClass,
+};
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -77,10 +79,6 @@ pub enum Request {
         badge: u64,
         /// The address, by which the region is found again when the manager answers.
         address: SpaceAddr,
-        /// The access.
-        access: Access,
-        /// Instruction pointer.
-        ip: u64,
         /// The manager sees and changes the state page (device region of a VM).
         state: bool,
     },
@@ -156,6 +154,8 @@ pub struct Thread {
     pub notification: Option<Id<Notification>>,
     /// Where its end is reported.
     pub fault_portal: Option<Id<Portal>>,
+    /// The fault that it waits for its manager to resolve, if that is what it waits for.
+    pub fault: FaultMessage,
     /// Position in its processor's timer queue.
     pub timer: Option<usize>,
     /// Ends of other threads that are still to be reported to this one: badge and words.
@@ -237,6 +237,7 @@ impl Thread {
             next: None,
             notification: None,
             fault_portal: None,
+            fault: FaultMessage::decode(&[0; 8]),
             timer: None,
             events: VecDeque::new(),
             cost,
