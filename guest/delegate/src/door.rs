@@ -40,10 +40,13 @@ pub enum Woken {
 pub const LONGEST_SPIN: Duration = Duration::from_millis(4);
 /// The shortest time for which it is worth to look at all.
 const SHORTEST_SPIN: Duration = Duration::from_micros(20);
+/// A request comes quickly if it comes within this many times the longest spin.
+const QUICK: u32 = 4;
 /// Looks between two looks at the clock.
 const LOOKS: u32 = 32;
 
-/// Grows while sleeping turns out to have been a mistake, shrinks while spinning does.
+/// Shrinks while spinning turns out to have been a mistake, until it is not worth it; grows again
+/// when requests come quickly.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Spin {
     budget: Duration,
@@ -52,7 +55,7 @@ struct Spin {
 
 impl Spin {
     const fn up_to(longest: Duration) -> Self {
-        Self { budget: Duration::ZERO, longest }
+        Self { budget: longest, longest }
     }
 
     /// Takes note of how long the wait for a request was.
@@ -60,8 +63,10 @@ impl Spin {
         if waited <= self.budget {
             return;
         }
-        self.budget = match waited < self.longest {
-            true => (waited * 2).max(SHORTEST_SPIN).min(self.longest),
+        // Who slept has waited for the wake-up as well, which can take as long as the request.
+        let quick = waited < self.longest * QUICK;
+        self.budget = match quick {
+            true => self.longest,
             false if self.budget <= SHORTEST_SPIN => Duration::ZERO,
             false => self.budget / 4,
         };

@@ -10,6 +10,9 @@ use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use wire::Request;
 
+/// First estimate of a wake-up, in nanoseconds.
+const HOLD_AT_FIRST: u64 = 50_000;
+
 /// Shared state. Nothing borrows a part of it across a step of a call.
 pub struct Core {
     /// Surroundings.
@@ -30,6 +33,8 @@ pub struct Core {
     pub counters: Counters,
     /// One line per remote call.
     pub verbose: Cell<bool>,
+    /// How long a thread takes from its wake-up to its next step, a moving average.
+    wake_up: Cell<u64>,
     next: Cell<u32>,
     next_resource: Cell<u64>,
 }
@@ -48,9 +53,23 @@ impl Core {
             delegates: Delegates::default(),
             counters: Counters::default(),
             verbose: Cell::new(false),
+            wake_up: Cell::new(HOLD_AT_FIRST),
             next: Cell::new(0),
             next_resource: Cell::new(0),
         }
+    }
+
+    /// How long the vCPU is held for an answer. Who waits as long as sleeping would cost, and
+    /// sleeps then, never loses more than half. A worker that sleeps itself takes longer.
+    #[must_use]
+    pub fn hold(&self, asleep: bool) -> u64 {
+        if asleep { 0 } else { self.wake_up.get().min(self.settings.hold) }
+    }
+
+    /// A thread that was woken at `rung` takes its next step.
+    pub fn woke_up(&self, rung: u64) {
+        let taken = self.world.now().saturating_sub(rung).min(self.settings.hold);
+        self.wake_up.set(self.wake_up.get() / 8 * 7 + taken / 8);
     }
 
     /// A number that is not in use.

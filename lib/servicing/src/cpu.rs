@@ -16,8 +16,6 @@ pub const SCE: u64 = 1;
 pub const UD_BIT: u64 = 1 << 6;
 /// EVENTINJ: valid, exception, vector 6.
 const INJECT_UD: u64 = 0x8000_0306;
-/// Bit 31 of EXITINTINFO: an event was being delivered.
-const EVENT_VALID: u64 = 1 << 31;
 
 const CS: usize = 1;
 const SS: usize = 2;
@@ -212,13 +210,6 @@ fn descriptor(s: &VcpuState, space: &Space<'_, dyn Memory + '_>, selector: u16) 
 /// Injects `#UD`, as if nobody had intercepted it.
 pub fn inject_undefined(s: &mut VcpuState) {
     s.inject = INJECT_UD;
-}
-
-/// An event whose delivery the exit broke off is delivered at the next entry.
-pub fn redeliver(s: &mut VcpuState) {
-    if s.exit_int_info & EVENT_VALID != 0 && s.inject == 0 {
-        s.inject = s.exit_int_info;
-    }
 }
 
 /// The instruction at which the vCPU stands.

@@ -373,6 +373,7 @@ impl Cx {
             self.write(at + 8, &u64::MAX.to_le_bytes()).await?;
             let poll = [at, 1, 0, at + 8, SIGSET_SIZE, 0];
             check(self.local(nr::ppoll, poll).await)?;
+            self.core.woke_up(wake.rung.get());
         }
     }
 
@@ -381,7 +382,7 @@ impl Cx {
     /// # Errors
     /// What kept the thread from waiting.
     pub async fn completed(&self, completion: &Rc<Completion>) -> Result<Response, Errno> {
-        self.spin(self.core.settings.hold, || {
+        self.spin(self.core.hold(false), || {
             self.core.pump();
             completion.get().is_some()
         });
@@ -423,7 +424,7 @@ impl Cx {
             let ready = || {
                 delegate.life() == Life::Dead || delegate.lease(&self.core.world, limit).is_some()
             };
-            let hold = self.core.settings.hold;
+            let hold = self.core.hold(false);
             let soon = self.spin(hold, || {
                 self.core.pump();
                 ready()
@@ -459,9 +460,7 @@ impl Cx {
         completion: &Rc<Completion>,
         asleep: bool,
     ) -> Result<Response, Errno> {
-        let settings = &self.core.settings;
-        let limit = if asleep { settings.hold_asleep } else { settings.hold };
-        self.spin(limit, || lease.check(&self.core.wakes));
+        self.spin(self.core.hold(asleep), || lease.check(&self.core.wakes));
         if completion.get().is_none() {
             let done = || {
                 lease.check(&self.core.wakes);

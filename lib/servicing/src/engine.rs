@@ -77,7 +77,6 @@ impl Engine {
         if let Some(counter) = self.core.counters.exits.borrow_mut().get_mut(class as usize) {
             *counter += 1;
         }
-        cpu::redeliver(s);
         self.core.pump();
         match class {
             c if c == ExitClass::InvalidOpcode as u64 => self.undefined(s),

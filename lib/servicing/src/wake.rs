@@ -20,6 +20,8 @@ pub struct Wake {
     pub busy: Cell<bool>,
     /// Bytes sent and not read yet.
     pub outstanding: Cell<u32>,
+    /// When the first of them was sent.
+    pub rung: Cell<u64>,
     /// The connection is gone.
     pub closed: Cell<bool>,
 }
@@ -97,6 +99,7 @@ impl Wakes {
             table,
             busy: Cell::new(false),
             outstanding: Cell::new(0),
+            rung: Cell::new(0),
             closed: Cell::new(false),
         });
         self.wakes.borrow_mut().push(wake.clone());
@@ -122,6 +125,9 @@ impl Wakes {
 
     /// Wakes whoever waits there.
     pub fn ring(&self, world: &dyn World, wake: &Wake) {
+        if wake.outstanding.get() == 0 {
+            wake.rung.set(world.now());
+        }
         wake.outstanding.set(wake.outstanding.get().saturating_add(1));
         let connections = self.connections.borrow();
         if let Some((_, number)) = connections.iter().find(|(p, _)| *p == wake.port) {

@@ -33,10 +33,9 @@ pub trait World {
 /// What the machine's command line decides.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Longest time that the vCPU is held while a delegate answers, in nanoseconds.
+    /// Longest time that the vCPU is held while a delegate answers, in nanoseconds. Up to here it
+    /// is as long as it takes to wake a thread that was put to sleep instead, which is measured.
     pub hold: u64,
-    /// The same when the delegate's worker had to be woken first.
-    pub hold_asleep: u64,
     /// How long a delegate may take to appear, and a new program to make its first call.
     pub patience: u64,
     /// Most workers of a delegate.
@@ -45,7 +44,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { hold: 50_000, hold_asleep: 0, patience: 60_000_000_000, workers: 64 }
+        Self { hold: 1_000_000, patience: 60_000_000_000, workers: 64 }
     }
 }
 

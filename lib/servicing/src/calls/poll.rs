@@ -258,6 +258,7 @@ async fn sleep(
         };
         let local = split.local.iter().any(|e| e.revents != 0);
         if remote.is_done(cx) {
+            cx.core.woke_up(lease.wake().rung.get());
             remote.take(&mut split.remote);
             return Ok(());
         }

@@ -109,9 +109,7 @@ impl RemotePoll {
 
     /// Holds the vCPU for a moment.
     pub fn spin(&self, cx: &Cx) -> bool {
-        let settings = &cx.core.settings;
-        let limit = if self.asleep { settings.hold_asleep } else { settings.hold };
-        cx.spin(limit, || self.is_done(cx))
+        cx.spin(cx.core.hold(self.asleep), || self.is_done(cx))
     }
 
     /// Waits for an outcome that does not take long, deaf to signals.
@@ -245,6 +243,7 @@ async fn sleep(
                 }
                 Back::Result(result) => {
                     let n = check(result)?;
+                    cx.core.woke_up(wake.rung.get());
                     wake.consumed(u32::try_from(n).unwrap_or(u32::MAX));
                 }
             }
@@ -270,6 +269,7 @@ async fn sleep(
                 Back::Result(0) => return Err(Errno::EAGAIN),
                 Back::Result(result) => {
                     check(result)?;
+                    cx.core.woke_up(wake.rung.get());
                 }
             }
         }
