@@ -1,5 +1,4 @@
 //! Ends: of threads, with a report, and of spaces with all that they hold.
-use crate::arena::Id;
 use crate::kernel::Kernel;
 use crate::machine::tlb;
 use crate::memory::Charged;
@@ -9,6 +8,7 @@ use crate::object::{
 use abi::{Access, Event, Message, SpaceKind};
 use alloc::vec::Vec;
 use core::fmt;
+use scheduling::Id;
 
 /// Most ends that are kept for a reporter that does not come to take them.
 const MOST_EVENTS: usize = 64;
@@ -288,7 +288,7 @@ impl Kernel {
             self.cpus[sc.cpu].queue.remove(&mut self.scs, id);
         }
         self.scs.remove(id);
-        self.credit(sc.payer, crate::arena::Arena::<Sc>::COST);
+        self.credit(sc.payer, scheduling::Arena::<Sc>::COST);
     }
 
     /// Gives heap bytes back to a space, if it still exists.
@@ -306,7 +306,7 @@ impl Kernel {
         if portal.references == 0 {
             let payer = portal.payer;
             self.portals.remove(id);
-            self.credit(payer, crate::arena::Arena::<Portal>::COST);
+            self.credit(payer, scheduling::Arena::<Portal>::COST);
         }
     }
 
@@ -329,7 +329,7 @@ impl Kernel {
                 *irq = None;
             }
         }
-        self.credit(notification.payer, crate::arena::Arena::<Notification>::COST);
+        self.credit(notification.payer, scheduling::Arena::<Notification>::COST);
     }
 
     /// Gives up what a capability refers to.
@@ -405,7 +405,7 @@ impl Kernel {
     fn free_paid_by(&mut self, id: Id<Space>) {
         while let Some(portal) = self.portals.find(|p| p.payer == id) {
             self.portals.remove(portal);
-            self.credit(id, crate::arena::Arena::<Portal>::COST);
+            self.credit(id, scheduling::Arena::<Portal>::COST);
         }
         while let Some(notification) = self.notifications.find(|n| n.payer == id) {
             self.free_notification(notification);

@@ -1,5 +1,4 @@
 //! Page faults: one lookup in the region map, then straight to the manager's portal.
-use crate::arena::Id;
 use crate::end::Reason;
 use crate::kernel::Kernel;
 use crate::machine::entry::fault_address;
@@ -12,6 +11,7 @@ use abi::{
     Access, Error, FaultMessage, FaultReply, HostPhys, MemRights, Message, SpaceAddr, SpaceKind,
 };
 use regions::Range;
+use scheduling::Id;
 
 /// Page fault.
 const PAGE_FAULT: u8 = 14;

@@ -1,12 +1,12 @@
 //! Requests and replies: portal calls, faults and VM exits all travel this way. A request blocks
 //! its thread until the handler behind the portal replies; a busy handler's callers queue.
-use crate::arena::Id;
 use crate::end::Reason;
 use crate::kernel::Kernel;
 use crate::machine::cpu::ticks;
 use crate::object::{Portal, Request, Sc, Serving, State, Thread};
 use crate::sched::LONGEST_CHAIN;
 use abi::{Error, Event, Message, NO_DEADLINE};
+use scheduling::Id;
 
 /// What a wait led to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

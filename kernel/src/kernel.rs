@@ -1,6 +1,5 @@
 //! The kernel's state, and the loop that each processor goes through: handle what happened,
 //! choose what runs next, run it.
-use crate::arena::{Arena, Id};
 use crate::calls;
 use crate::machine::apic::{self, DEVICE_VECTOR_END, FIRST_DEVICE_VECTOR, TIMER_VECTOR};
 use crate::machine::entry::{self, FrameHandle, Trap};
@@ -9,12 +8,11 @@ use crate::machine::vcpu::{self, VcpuBox, VcpuHandle};
 use crate::machine::{cpu, svm, tlb, trace};
 use crate::memory::{Forbidden, KernelMemory};
 use crate::object::{Body, Irq, Notification, Portal, Sc, Space, Thread};
-use crate::queue::RunQueue;
-use crate::timers::Timers;
 use abi::HostPhys;
 use abi::trace::Kind;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use scheduling::{Arena, Id, RunQueue, Timers};
 
 /// Interrupt vectors that devices can get on one processor.
 pub const DEVICE_VECTORS: usize = (DEVICE_VECTOR_END - FIRST_DEVICE_VECTOR) as usize;
@@ -29,9 +27,9 @@ pub struct Cpu {
     /// When the quantum of that ends.
     pub slice_end: u64,
     /// Everything else that could run.
-    pub queue: RunQueue,
+    pub queue: RunQueue<Sc>,
     /// Deadlines of waiting threads.
-    pub timers: Timers,
+    pub timers: Timers<Thread>,
     /// When the timer will fire; `u64::MAX` when it is off.
     pub armed: u64,
     /// Devices' interrupts.

@@ -10,7 +10,6 @@
 
 extern crate alloc;
 
-mod arena;
 mod calls;
 mod end;
 mod fault;
@@ -22,9 +21,7 @@ mod machine;
 mod memory;
 mod notify;
 mod object;
-mod queue;
 mod root;
 mod sched;
 mod start;
-mod timers;
 mod vcpu;

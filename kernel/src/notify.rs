@@ -1,8 +1,8 @@
 //! Notifications: bits that are set from anywhere and wake the thread that is bound to them.
-use crate::arena::Id;
 use crate::kernel::Kernel;
 use crate::object::{Notification, State};
 use abi::{Error, Event};
+use scheduling::Id;
 
 impl Kernel {
     /// Sets bits. The bound thread gets them at once if it waits, or else at its next wait.

@@ -1,5 +1,4 @@
 //! Kernel objects, and the capabilities that lead to them.
-use crate::arena::Id;
 use crate::machine::entry::FrameBox;
 use crate::machine::table::Tables;
 use crate::memory::{MemoryRange, Quota};
@@ -12,6 +11,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use captable::Table;
 use regions::RegionMap;
+use scheduling::{Deadline, Id, Links, Queued};
 
 /// An entry of a capability table.
 #[derive(Clone, Copy, Debug)]
@@ -206,9 +206,7 @@ pub struct Sc {
     /// In a run queue, or current on its processor.
     pub active: bool,
     /// Neighbours in the run queue.
-    pub next: Option<Id<Sc>>,
-    /// Neighbours in the run queue.
-    pub previous: Option<Id<Sc>>,
+    pub links: Links<Sc>,
     /// The space that pays.
     pub payer: Id<Space>,
 }
@@ -283,5 +281,21 @@ impl Space {
     /// Root of its page tables.
     pub fn root(&self) -> HostPhys {
         self.tables.root()
+    }
+}
+
+impl Queued for Sc {
+    fn priority(&self) -> u8 {
+        self.priority
+    }
+
+    fn links(&mut self) -> &mut Links<Self> {
+        &mut self.links
+    }
+}
+
+impl Deadline for Thread {
+    fn place(&mut self) -> &mut Option<usize> {
+        &mut self.timer
     }
 }

@@ -1,5 +1,4 @@
 //! Starting the root program: the first file of the boot archive, in a space of its own.
-use crate::arena::{Arena, Id};
 use crate::kernel::Kernel;
 use crate::layout::{Carver, Layout};
 use crate::machine::boot::{BootData, Range as Piece};
@@ -20,6 +19,7 @@ use elf::abi::{PF_W, PF_X, PT_LOAD};
 use elf::endian::LittleEndian;
 use elf::segment::ProgramHeader;
 use regions::{Range, RegionMap};
+use scheduling::{Arena, Id};
 
 /// Bytes of the root program's stack.
 const STACK: u64 = 64 << 10;

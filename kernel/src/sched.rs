@@ -5,12 +5,12 @@
 //! A context is *active* when it is current on its processor or in that processor's queue. It need
 //! not be while nothing that it leads to can run; whatever makes a thread ready again calls
 //! [`Kernel::wake`].
-use crate::arena::Id;
 use crate::kernel::Kernel;
 use crate::machine::apic::{self, Ipi};
 use crate::machine::cpu::ticks;
 use crate::object::{Sc, Serving, State, Thread};
 use abi::Event;
+use scheduling::Id;
 
 /// Longest chain of threads that wait for each other. Calls that would make one longer are refused.
 pub const LONGEST_CHAIN: usize = 16;

@@ -1,6 +1,5 @@
 //! vCPUs: threads that execute a guest. An exit is handled here (interrupts, nested faults), or
 //! goes to the portal of its class, with the state in the vCPU's state page.
-use crate::arena::Id;
 use crate::end::Reason;
 use crate::kernel::Kernel;
 use crate::machine::svm::{self, RawExit, Route};
@@ -10,6 +9,7 @@ use crate::object::{Body, Portal, Request, Space, State, Thread};
 use abi::trace::Kind;
 use abi::vcpu::{EXIT_CLASSES, ExitClass, ExitMessage};
 use abi::{Access, HostPhys};
+use scheduling::Id;
 
 /// Frames of kernel memory that a vCPU takes.
 pub const FRAMES: u64 = 2;

@@ -1,9 +1,9 @@
 //! Decoding of untrusted arguments, and the look-ups behind them.
-use crate::arena::Id;
 use crate::kernel::Kernel;
 use crate::memory::MemoryRange;
 use crate::object::{Capability, Notification, Portal, Space, Thread};
 use abi::{Error, MemRights, ObjRights, Selector};
+use scheduling::Id;
 
 /// A selector from a register.
 #[inline]

@@ -1,6 +1,5 @@
 //! Calls about capabilities, notifications, interrupts, the system, and ends.
 use super::{Outcome, args};
-use crate::arena::Id;
 use crate::end::Reason;
 use crate::kernel::Kernel;
 use crate::machine::apic::{self, FIRST_DEVICE_VECTOR};
@@ -8,6 +7,7 @@ use crate::machine::{self, trace};
 use crate::object::{Capability, Irq, Space, Thread};
 use abi::vcpu::EXIT_CLASSES;
 use abi::{Error, MemRights, ObjRights, SystemCounter};
+use scheduling::Id;
 
 /// `Signal(notification, bits)`.
 pub fn signal(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {

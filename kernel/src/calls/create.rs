@@ -1,6 +1,5 @@
 //! Calls that create objects. Each charges the new object to a space before it makes it.
 use super::args;
-use crate::arena::{Arena, Id};
 use crate::kernel::Kernel;
 use crate::machine::entry::{Frame, FrameBox};
 use crate::machine::table::Tables;
@@ -12,6 +11,7 @@ use abi::{Error, MemRights, ObjRights, PAGE_SIZE, Selector, SpaceKind, USER_END}
 use alloc::boxed::Box;
 use captable::Table;
 use regions::RegionMap;
+use scheduling::{Arena, Id, Links};
 
 /// Quanta that a scheduling context can have, in microseconds.
 const QUANTA: core::ops::RangeInclusive<u64> = 50..=10_000_000;
@@ -192,8 +192,7 @@ impl Kernel {
             quantum,
             left: quantum,
             active: false,
-            next: None,
-            previous: None,
+            links: Links::default(),
             payer,
         };
         let id = self.scs.insert(sc);

@@ -1,10 +1,10 @@
 //! `Log`: text of programs in the kernel's log.
 use super::Outcome;
-use crate::arena::Id;
 use crate::kernel::Kernel;
 use crate::machine::{phys, serial};
 use crate::object::Space;
 use abi::{Error, MemRights, USER_END};
+use scheduling::Id;
 
 /// Longest text.
 const LONGEST: u64 = 4096;

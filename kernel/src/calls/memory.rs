@@ -1,10 +1,10 @@
 //! Calls about regions, mappings and memory capabilities.
 use super::{Outcome, args};
-use crate::arena::Id;
 use crate::kernel::Kernel;
 use crate::object::{Binding, Capability, Portal, Space};
 use abi::{Error, MemRights, ObjRights, SpaceAddr, SpaceKind};
 use regions::{Range, RegionMap};
+use scheduling::Id;
 
 /// Heap bytes that a region takes.
 const REGION_COST: u64 = RegionMap::<Binding>::COST as u64;

@@ -6,13 +6,13 @@ mod create;
 mod log;
 mod memory;
 
-use crate::arena::Id;
 use crate::end::Reason;
 use crate::kernel::Kernel;
 use crate::machine::trace;
 use crate::object::{Request, Space, Thread};
 use abi::trace::Kind;
 use abi::{Access, CallNumber, Error, Message};
+use scheduling::Id;
 
 /// What becomes of the caller.
 pub(crate) enum Outcome {
