@@ -167,8 +167,15 @@ impl Step {
     }
 }
 
-/// Reads `test result: ok. 3 passed; 0 failed; …`.
+/// Reads `test result: ok. 3 passed; 0 failed; …`, and what the kernel's tests say on the machine:
+/// `s0: 3 passed, 0 failed`.
 fn result_line(line: &str) -> Option<Count> {
+    if let Some(rest) = line.strip_prefix("s0: ")
+        && let Some((passed, failed)) = rest.trim_end().split_once(" passed, ")
+    {
+        let failed = failed.strip_suffix(" failed")?.parse().ok()?;
+        return Some(Count { passed: passed.parse().ok()?, failed });
+    }
     let rest = line.strip_prefix("test result: ")?.split_once(". ")?.1;
     let mut parts = rest.split("; ");
     let number =
@@ -186,5 +193,7 @@ mod tests {
         assert_eq!(result_line(line), Some(Count { passed: 3, failed: 2 }));
         assert_eq!(result_line("test result: ok"), None);
         assert_eq!(result_line("running 3 tests"), None);
+        let line = "s0: 74 passed, 1 failed";
+        assert_eq!(result_line(line), Some(Count { passed: 74, failed: 1 }));
     }
 }

@@ -96,7 +96,8 @@ fn row(machine: &Machine, plan: &Plan, form: &str, rounds: u64, port: u16) -> Re
     if plan.trusted {
         argv.push("/run/trapline/bin/bench".into());
     } else {
-        argv.push(PROGRAM.into());
+        // `env` keeps the launcher of trusted programs out of the way.
+        argv.extend(["env".into(), PROGRAM.into()]);
     }
     argv.extend([plan.row.clone(), "--rounds".into(), rounds.to_string()]);
     argv.extend(["--form".into(), form.to_owned()]);
