@@ -169,19 +169,32 @@ impl Board {
     /// Bytes of a kernel console: shown, and searched for the kernel's last words.
     pub fn console(&self, vm: Vm, bytes: &[u8]) {
         self.note(Note::Console(vm, bytes.to_vec()));
-        self.change(|state| {
-            let state = state.vm(vm);
+        let words: Vec<String> = self.change(|state| {
+            let line = &mut state.vm(vm).line;
+            let mut words = Vec::new();
             for byte in bytes {
                 if *byte == b'\n' {
-                    let line = std::mem::take(&mut state.line);
-                    if let Some(text) = last_words(&line) {
-                        state.failed.get_or_insert(text);
-                    }
-                } else if state.line.len() < 1000 {
-                    state.line.push(*byte);
+                    words.extend(last_words(&std::mem::take(line)));
+                } else if line.len() < 1000 {
+                    line.push(*byte);
                 }
             }
+            words
         });
+        words.into_iter().for_each(|why| self.vm_failed(vm, why));
+    }
+
+    /// A VM is over. Whoever waits for the compute VM says so; nobody waits for the service VM
+    /// for long, so that is said here.
+    fn vm_failed(&self, vm: Vm, why: String) {
+        let first = self.change(|state| {
+            let (first, closing) = (state.vm(vm).failed.is_none(), state.closing);
+            state.vm(vm).failed.get_or_insert_with(|| why.clone());
+            first && !closing
+        });
+        if first && vm == Vm::Service {
+            self.note(Note::Line(format!("the service VM failed: {why}")));
+        }
     }
 
     /// A message of a VM's agent.
@@ -251,9 +264,7 @@ impl Board {
         for vm in [Vm::Compute, Vm::Service] {
             let rest = text.strip_prefix(vm.name()).and_then(|rest| rest.strip_prefix(": "));
             if let Some(why) = rest {
-                return self.change(|state| {
-                    state.vm(vm).failed.get_or_insert(why.to_owned());
-                });
+                return self.vm_failed(vm, why.to_owned());
             }
         }
         self.note(Note::Line(text));
