@@ -182,7 +182,8 @@ impl Kernel {
             (Err(status), true) => {
                 crate::log!("nested fault at {address:#x} refused by its manager, status {status}");
                 thread.state = State::Ready;
-                self.store_state(id, Some((address, Access::Read)));
+                let access = thread.fault.access;
+                self.store_state(id, Some((address, access)));
                 self.send_exit(id, ExitClass::Error);
             }
         }

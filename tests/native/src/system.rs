@@ -1,11 +1,13 @@
 //! Counters, trace rings, interrupts.
+use crate::ends::Program;
 use crate::env::{
-    NONE, PAGE, SPACE, SYSTEM, THREAD, cpus, equal, holds, ok, pinned, portal, refused, selector,
-    thread, words_at,
+    BELOW, NONE, PAGE, SPACE, SYSTEM, THREAD, cpus, equal, holds, ok, pinned, portal, refused,
+    selector, thread, words_at,
 };
+use crate::illegal::Blob;
 use crate::ipc::adder;
 use crate::{Outcome, Test};
-use abi::{Error, MemRights, RootSelector, Selector, SystemCounter};
+use abi::{Error, MemRights, NO_DEADLINE, ObjRights, RootSelector, Selector, SystemCounter};
 use rt::sys;
 
 pub const TESTS: &[Test] = &[
@@ -107,6 +109,16 @@ fn figures() -> Outcome {
         let _ = sys::call(door, [40; 8]);
     });
     ok(sys::destroy(handler), "destroy")?;
+    let program = Program::new(Blob::Caller, 0, 1)?;
+    let own = portal(THREAD, 8)?;
+    ok(sys::cap_copy(own, program.space, Selector(64), ObjRights::USE.bits()), "give")?;
+    program.start(BELOW)?;
+    let _ = ok(sys::wait(NO_DEADLINE), "wait")?;
+    measure("portal round trip, two spaces", &mut |_| {
+        let _ = sys::reply_wait(0, [1; 8], NO_DEADLINE);
+    });
+    ok(sys::destroy(program.space), "destroy")?;
+    ok(sys::reply_wait(0, [0; 8], 0), "reply to nobody")?;
     let (server, base, length) = crate::faults::served()?;
     let words = words_at(base, length);
     measure("fault and manager, one space", &mut |round| {
