@@ -14,7 +14,7 @@ mod tests;
 pub use access::{Direction, MemoryAccess, Source};
 pub use registers::Place;
 
-use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic};
+use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic, Register};
 
 /// Longest instruction, in bytes.
 pub const MAX_LENGTH: usize = 15;
@@ -140,6 +140,19 @@ fn common(bytes: &[u8]) -> Option<(Plain, u64)> {
         [0x0f, 0x05, ..] => (Plain::Syscall, 2),
         _ => return None,
     })
+}
+
+/// The source of a `mov` to CR0, and the length of the instruction.
+///
+/// # Errors
+/// Not such an instruction.
+pub fn write_of_cr0(bytes: &[u8], mode: Mode) -> Result<(Place, u64), Error> {
+    let instruction = instruction(bytes, mode)?;
+    if instruction.mnemonic() != Mnemonic::Mov || instruction.op0_register() != Register::CR0 {
+        return Err(Error::Unsupported);
+    }
+    let from = Place::of(instruction.op1_register()).ok_or(Error::Unsupported)?;
+    Ok((from, instruction.len() as u64))
 }
 
 /// The access to memory that an instruction makes, where a monitor can carry it out: the `mov`

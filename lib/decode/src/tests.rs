@@ -64,6 +64,19 @@ fn loads_extend_as_the_processor_does() {
 }
 
 #[test]
+fn writes_of_cr0() {
+    let mut registers = Registers::default();
+    registers.r[reg::R9] = 0x8005_0033;
+    // mov cr0, r9
+    let (from, length) = write_of_cr0(&[0x41, 0x0f, 0x22, 0xc1], Mode::Bits64).unwrap();
+    assert_eq!((from.get(&registers), length), (0x8005_0033, 4));
+    // mov cr4, rax; mov rax, cr0; lmsw ax
+    for bytes in [&[0x0f, 0x22, 0xe0], &[0x0f, 0x20, 0xc0], &[0x0f, 0x01, 0xf0]] {
+        assert_eq!(write_of_cr0(bytes, Mode::Bits64), Err(Error::Unsupported));
+    }
+}
+
+#[test]
 fn others_are_refused() {
     // add [rdi], ecx; rep movsb; movaps [rdi], xmm0; mov eax, ecx; push [rdi]; mov es, [rdi]
     let cases: [&[u8]; 6] = [

@@ -5,7 +5,7 @@ use memory::Memory;
 use paging::Space;
 
 /// CR0.PG.
-const PAGING: u64 = 1 << 31;
+pub const PAGING: u64 = 1 << 31;
 /// EFER.LMA.
 const LONG_MODE: u64 = 1 << 10;
 /// Opcode of HLT.
@@ -94,4 +94,12 @@ pub fn memory_access(ram: &impl Memory, state: &VcpuState) -> Option<MemoryAcces
     let mut bytes = [0; MAX_LENGTH];
     let length = fetch(ram, state, &mut bytes);
     decode::memory_access(bytes.get(..length)?, mode(state)).ok()
+}
+
+/// The value that the instruction writes to CR0, and its length.
+pub fn write_of_cr0(ram: &impl Memory, state: &VcpuState) -> Option<(u64, u64)> {
+    let mut bytes = [0; MAX_LENGTH];
+    let length = fetch(ram, state, &mut bytes);
+    let (from, length) = decode::write_of_cr0(bytes.get(..length)?, mode(state)).ok()?;
+    Some((from.get(&state.regs), length))
 }

@@ -17,6 +17,11 @@ pub enum End {
     },
     /// It waits for an interrupt with interrupts off.
     Halted,
+    /// It turned paging off: it leaves long mode, as to start a BIOS.
+    PagingOff {
+        /// Where.
+        rip: u64,
+    },
     /// The processor refuses its state.
     InvalidState,
     /// It touched an address behind which there is nothing, in a way that cannot be answered.
@@ -45,6 +50,7 @@ impl core::fmt::Display for End {
             Self::Halted => {
                 write!(f, "it halted with interrupts off (its kernel gave up, or is damaged)")
             }
+            Self::PagingOff { rip } => write!(f, "it turned paging off at {rip:#x}"),
             Self::InvalidState => write!(f, "the processor refuses its state"),
             Self::NoMemory { address, rip } => {
                 write!(f, "access to {address:#x}, where there is nothing, by {rip:#x}")

@@ -10,6 +10,8 @@ use platform::delivery::{self, GENERAL_PROTECTION, INVALID_OPCODE};
 
 /// Exit codes without a class of their own (AMD APM volume 2, appendix C).
 mod exit_code {
+    /// Write of CR0 that changes more than TS and MP.
+    pub const WRITE_CR0: u64 = 0x65;
     pub const RDPMC: u64 = 0x6f;
     pub const INVD: u64 = 0x76;
     pub const INVLPGA: u64 = 0x7a;
@@ -74,6 +76,7 @@ impl Monitor {
 
     fn other_exit(&mut self, message: &ExitMessage, state: &mut VcpuState) {
         match message.code {
+            exit_code::WRITE_CR0 => self.cr0_exit(state),
             exit_code::INVD | exit_code::WBINVD => {
                 code::skip(&self.ram, state, Expected::CacheFlush);
             }
@@ -84,6 +87,20 @@ impl Monitor {
             }
             exit_code::SHUTDOWN => self.end(&End::TripleFault { rip: state.rip }),
             code => self.end(&End::Unexpected { code, rip: state.rip }),
+        }
+    }
+
+    /// A write of CR0. Guests start in long mode and stay there: none turns paging off.
+    fn cr0_exit(&mut self, state: &mut VcpuState) {
+        match code::write_of_cr0(&self.ram, state) {
+            Some((value, _)) if value & code::PAGING == 0 => {
+                self.end(&End::PagingOff { rip: state.rip });
+            }
+            Some((value, length)) if value >> 32 == 0 => {
+                state.cr0 = value;
+                code::advance(state, length);
+            }
+            _ => delivery::raise(state, GENERAL_PROTECTION, Some(0)),
         }
     }
 

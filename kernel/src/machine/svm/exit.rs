@@ -1,4 +1,5 @@
 //! Exit codes (AMD APM volume 2, appendix C) and what they mean to the kernel.
+use super::vmcb::ALWAYS_EXCEPTIONS;
 use abi::vcpu::ExitClass;
 use abi::{Access, GuestPhys};
 
@@ -52,7 +53,7 @@ pub struct RawExit {
 /// What the kernel has to do about an exit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Route {
-    /// An interrupt (or NMI) for the host is pending; nothing happened in the guest.
+    /// An interrupt (or NMI) for the host may be pending; the guest just goes on after it.
     Host,
     /// The guest touched memory that is not mapped (or not with that right).
     NestedFault {
@@ -66,11 +67,12 @@ pub enum Route {
 }
 
 impl RawExit {
-    /// What it means; `syscall_msr`: it is an intercepted write of a register of the
-    /// system-call entry.
+    /// What it means. `syscall_msr`: it is an intercepted write of a register of the system-call
+    /// entry; `asked`: exceptions that a manager wants to see.
     #[must_use]
-    pub fn route(self, syscall_msr: bool) -> Route {
+    pub fn route(self, syscall_msr: bool, asked: u32) -> Route {
         match self.code {
+            _ if self.own_exception(asked).is_some() => Route::Host,
             code::INTR | code::NMI | code::SMI | code::INIT => Route::Host,
             code::NESTED_FAULT => {
                 Route::NestedFault { address: GuestPhys(self.info2), access: self.access() }
@@ -83,6 +85,13 @@ impl RawExit {
     /// True for an intercepted WRMSR.
     pub fn is_msr_write(self) -> bool {
         self.code == code::MSR && self.info1 == 1
+    }
+
+    /// The vector of an exception that is intercepted always, unless a manager `asked` for it.
+    pub fn own_exception(self, asked: u32) -> Option<u32> {
+        let vector = u32::try_from(self.code.checked_sub(code::EXCEPTION)?).ok()?;
+        let own = ALWAYS_EXCEPTIONS & !asked;
+        (vector < 32 && own & 1 << vector != 0).then_some(vector)
     }
 
     /// VMRUN refused the state: VMEXIT_INVALID, -1, of which QEMU reports 32 bits.

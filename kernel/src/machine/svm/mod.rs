@@ -102,6 +102,8 @@ pub struct Vcpu {
     regs: Registers,
     /// MSR exits with system-call numbers have a class of their own.
     syscall_msrs: bool,
+    /// Exceptions that a manager wants to see.
+    exceptions: u32,
     /// The TLB must drop this guest's translations at the next entry.
     flush: Cell<bool>,
     /// What the last exit was.
@@ -131,6 +133,7 @@ impl Vcpu {
             limits: Limits::read(),
             regs: Registers::default(),
             syscall_msrs: false,
+            exceptions: 0,
             flush: Cell::new(true),
             last: RawExit::default(),
             exits: 0,
@@ -155,7 +158,7 @@ impl Vcpu {
     pub fn route(&self) -> Route {
         let number = self.regs.r[reg::RCX] as u32;
         let syscall_msr = self.syscall_msrs && self.last.is_msr_write();
-        self.last.route(syscall_msr && maps::is_syscall_msr(number))
+        self.last.route(syscall_msr && maps::is_syscall_msr(number), self.exceptions)
     }
 
     /// The guest's translations change: drop them at the next entry. (For other processors: set
@@ -226,6 +229,7 @@ impl Vcpu {
 
     /// Reads the exit, and keeps an event whose delivery it interrupted for the next entry.
     fn finish_exit(&mut self) -> RawExit {
+        let asked = self.exceptions;
         let vmcb = self.vmcb_mut();
         let last = RawExit {
             code: vmcb.exit_code,
@@ -233,7 +237,10 @@ impl Vcpu {
             info2: vmcb.exit_info2,
             int_info: vmcb.exit_int_info,
         };
-        vmcb.event_inject = state::redeliver(last.int_info);
+        vmcb.event_inject = match last.own_exception(asked) {
+            Some(vector) => state::raise_again(vector),
+            None => state::redeliver(last.int_info),
+        };
         self.last = last;
         if last.is_invalid() {
             // QEMU leaves the host's registers in the save area then: nobody shall see them.

@@ -78,6 +78,10 @@ impl Vcpu {
                 cr4 |= CR4_PAE;
                 rflags &= !RFLAGS_VM;
             }
+        } else {
+            // See `ALWAYS_3`: the write of CR0 that turns paging on exits, and its handler can
+            // set LME with it.
+            efer &= !EFER_LME;
         }
         let limits = self.limits;
         let vmcb = self.vmcb_mut();
@@ -100,13 +104,14 @@ impl Vcpu {
     fn load_intercepts(&mut self, state: &VcpuState) {
         let syscall_msrs = state.intercept_syscall_msrs != 0;
         self.syscall_msrs = syscall_msrs;
+        self.exceptions = state.intercept_exceptions as u32;
         if state.flush_tlb != 0 {
             self.flush.set(true);
         }
         let window = state.want_window != 0;
         let vmcb = self.vmcb_mut();
         vmcb.msr_map = maps::msr(syscall_msrs).0;
-        vmcb.intercept_exceptions = state.intercept_exceptions as u32;
+        vmcb.intercept_exceptions = state.intercept_exceptions as u32 | vmcb::ALWAYS_EXCEPTIONS;
         vmcb.intercept_cr = if state.intercept_cr3_write != 0 { vmcb::WRITE_CR3 } else { 0 };
         vmcb.intercept_3 = vmcb::ALWAYS_3
             | if state.intercept_iret != 0 { vmcb::IRET } else { 0 }
@@ -162,13 +167,20 @@ pub fn redeliver(int_info: u64) -> u64 {
     if software { 0 } else { legal_event(int_info) }
 }
 
+/// An exception that was intercepted only to be raised again.
+pub fn raise_again(vector: u32) -> u64 {
+    // Of the two, `#AC` has an error code: zero.
+    let error_code = if vector == 17 { 1 << 11 } else { 0 };
+    EVENT_VALID | 3 << 8 | error_code | u64::from(vector)
+}
+
 /// The event, or 0 when VMRUN would refuse it: types are 0 (interrupt), 2 (NMI), 3 (exception,
-/// not vector 2), 4 (software interrupt).
+/// not vector 2; QEMU refuses 31 too), 4 (software interrupt).
 fn legal_event(event: u64) -> u64 {
     let (vector, kind) = (event & 0xff, event >> 8 & 7);
     let legal = match kind {
         0 | 2 | 4 => true,
-        3 => vector < 32 && vector != 2,
+        3 => vector < 31 && vector != 2,
         _ => false,
     };
     if event & EVENT_VALID != 0 && legal { event & EVENT_BITS } else { 0 }

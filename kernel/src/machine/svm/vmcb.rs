@@ -151,9 +151,19 @@ pub const VINTR: u32 = 1 << 4;
 /// IRET, in `intercept_3`.
 pub const IRET: u32 = 1 << 20;
 
-/// Intercepts of offset 0x00c that are always on: INTR, NMI, SMI, INIT, RDPMC, CPUID, RSM, INVD,
-/// HLT, INVLPGA, IOIO, MSR, task switch, FERR_FREEZE, shutdown.
+/// Exceptions that are always intercepted, and raised again: a guest that makes `#DB` or `#AC`
+/// recur while it is being delivered would keep the processor for ever (CVE-2015-8104,
+/// CVE-2015-5307).
+pub const ALWAYS_EXCEPTIONS: u32 = 1 << 1 | 1 << 17;
+
+/// Intercepts of offset 0x00c that are always on: INTR, NMI, SMI, INIT, writes of CR0 that change
+/// more than TS and MP, RDPMC, CPUID, RSM, INVD, HLT, INVLPGA, IOIO, MSR, task switch,
+/// FERR_FREEZE, shutdown.
+///
+/// CR0: a guest must not turn paging off by itself. QEMU 7.2 does not bring the host's CR0 back
+/// after an exit from a guest with EFER.LME set, CR0.PG and CR4.PAE clear.
 pub const ALWAYS_3: u32 = 0b1111
+    | 1 << 5
     | 1 << 15
     | 1 << 18
     | 1 << 19
