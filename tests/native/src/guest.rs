@@ -207,7 +207,7 @@ fn senseless() -> Outcome {
     guest.start(BELOW)?;
     exit(&first()?, ExitClass::Recall)?;
     let mut state = 0x1234_5678_9abc_def1u64;
-    for _round in 0..200 {
+    for _ in 0..200 {
         for at in (0..size_of::<VcpuState>()).step_by(8) {
             state ^= state << 13;
             state ^= state >> 7;
