@@ -10,11 +10,6 @@ impl Builder {
         for n in 0..self.programs.len() {
             for t in 0..self.programs[n].threads.len() {
                 let badge = (n << 8 | t) as u64;
-                // Portals stay on their processor; a thread elsewhere is reported in the
-                // kernel's log only.
-                if self.programs[n].threads[t].cpu != 0 {
-                    continue;
-                }
                 let portal = self.portal(own(RootSelector::Thread), badge, "root")?;
                 sys::fault_portal(self.programs[n].threads[t].thread, portal)
                     .map_err(Failure::kernel("fault portals"))?;
