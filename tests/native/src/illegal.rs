@@ -119,8 +119,16 @@ global_asm!(
     "    hlt",
     "2:  inc cx",
     "    jmp 2b",
-    ".code64",
     "blob_guest_end:",
+    ".global blob_copier",
+    ".global blob_copier_end",
+    "blob_copier:",
+    "    mov ax, [0x3000]",
+    "    mov [0x2000], ax",
+    "    inc word ptr [0x2002]",
+    "    jmp blob_copier",
+    ".code64",
+    "blob_copier_end:",
     ".text",
 );
 
@@ -131,6 +139,8 @@ unsafe extern "C" {
     static blob_spinner_end: u8;
     static blob_guest: u8;
     static blob_guest_end: u8;
+    static blob_copier: u8;
+    static blob_copier_end: u8;
 }
 
 /// Code for other spaces.
@@ -142,6 +152,8 @@ pub enum Blob {
     Spinner,
     /// A real-mode guest.
     Guest,
+    /// A real-mode guest that copies a word from 0x3000 to 0x2000 for ever, and counts at 0x2002.
+    Copier,
 }
 
 impl Blob {
@@ -151,6 +163,7 @@ impl Blob {
             Blob::Caller => (&raw const blob_caller, &raw const blob_caller_end),
             Blob::Spinner => (&raw const blob_spinner, &raw const blob_spinner_end),
             Blob::Guest => (&raw const blob_guest, &raw const blob_guest_end),
+            Blob::Copier => (&raw const blob_copier, &raw const blob_copier_end),
         };
         // SAFETY: the two labels enclose constant bytes of this program.
         unsafe { core::slice::from_raw_parts(start, end.addr() - start.addr()) }

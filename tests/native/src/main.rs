@@ -12,6 +12,7 @@ mod ends;
 mod env;
 mod faults;
 mod guest;
+mod guests;
 #[allow(unsafe_code)]
 mod illegal;
 mod ipc;
@@ -33,7 +34,7 @@ type Test = (&'static str, fn() -> Outcome);
 fn main(_thread: u64) -> ! {
     prepare();
     let (mut passed, mut failed) = (0u64, 0u64);
-    let groups: [&[Test]; 9] = [
+    let groups: [&[Test]; 10] = [
         calls::TESTS,
         memory::TESTS,
         ipc::TESTS,
@@ -43,6 +44,7 @@ fn main(_thread: u64) -> ! {
         several::TESTS,
         system::TESTS,
         guest::TESTS,
+        guests::TESTS,
     ];
     let only = env::only();
     let chosen = |name: &str| only.as_ref().is_none_or(|only| name.contains(only.as_str()));
