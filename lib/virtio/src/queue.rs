@@ -77,6 +77,10 @@ pub struct Queue {
     next_used: u16,
     /// The used index that the guest has been shown.
     shown_used: u16,
+    /// The used index up to which interrupts have been decided.
+    decided_used: u16,
+    /// Requests given back for which one interrupt is enough.
+    coalesce: u16,
     broken: bool,
 }
 
@@ -93,6 +97,8 @@ impl Queue {
             seen_available: 0,
             next_used: 0,
             shown_used: 0,
+            decided_used: 0,
+            coalesce: 1,
             broken: false,
         }
     }
@@ -171,6 +177,12 @@ impl Queue {
         wanted.unwrap_or(false)
     }
 
+    /// Makes one interrupt do for up to `count` requests given back (at most half a queue, so that
+    /// a driver out of descriptors hears of it). For queues whose driver does not wait for them.
+    pub fn coalesce(&mut self, count: u16) {
+        self.coalesce = count.min(self.layout.size / 2).max(1);
+    }
+
     /// Asks the guest not to kick while the device looks at the queue anyway. With `EVENT_IDX`
     /// nothing has to be done: the old event index lies behind.
     pub fn quiet<M: Memory>(&mut self, memory: &M) {
@@ -239,17 +251,22 @@ impl Queue {
     }
 
     fn try_publish<M: Memory>(&mut self, memory: &M) -> Result<bool, Broken> {
-        let (old, new) = (self.shown_used, self.next_used);
+        let new = self.next_used;
         // Flags are cleared or set by `quiet` and `listen`; with EVENT_IDX they are zero.
         let flags = if self.event_idx { 0 } else { memory.read16(self.layout.used)? };
         memory.store32(self.layout.used, u32::from(flags & NO_NOTIFY) | u32::from(new) << 16)?;
         self.shown_used = new;
+        let passed = new.wrapping_sub(self.decided_used);
+        if passed < self.coalesce {
+            return Ok(false);
+        }
+        self.decided_used = new;
         // The index must be out before the guest's wish is read (virtio 1.2, 2.7.7.2).
         memory.fence();
         if self.event_idx {
             let event = memory.read16(self.layout.used_event()?)?;
             // True when `event` is one of the indices just passed.
-            Ok(new.wrapping_sub(event).wrapping_sub(1) < new.wrapping_sub(old))
+            Ok(new.wrapping_sub(event).wrapping_sub(1) < passed)
         } else {
             Ok(memory.read16(self.layout.available)? & NO_INTERRUPT == 0)
         }

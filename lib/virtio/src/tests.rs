@@ -194,8 +194,17 @@ fn console_bytes_go_both_ways_with_one_interrupt_a_batch() {
     });
     assert_eq!(seen, b"hello, world");
     assert_eq!(output.kick_wanted_at(), 2);
-    assert_eq!(published(&mut function, &memory), [0x32]);
+    // Completed output is shown at once, and told after half a queue at the latest.
+    assert_eq!(published(&mut function, &memory), []);
     assert_eq!((output.reap(), output.reap(), output.reap()), (Some((0, 0)), Some((1, 0)), None));
+
+    for n in 0..2 {
+        output.buffer(n, 0x8000, 5, false);
+        let Function { model, queues, .. } = &mut function;
+        model.output(queues, &memory, |bytes| bytes.len());
+        let told = published(&mut function, &memory);
+        assert_eq!(told.len(), usize::from(n == 1));
+    }
 
     let mut input = Driver::new(&memory, 0);
     let Function { model, queues, .. } = &mut function;

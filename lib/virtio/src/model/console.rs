@@ -5,6 +5,9 @@ use memory::Memory;
 
 /// Most bytes that are taken from one request; Linux sends up to 32 KiB.
 const MAX_OUTPUT: usize = 64 * 1024;
+/// Requests of output for one interrupt. Linux's console driver looks for each of them itself
+/// until it is done, with interrupts off: what comes afterwards is for nothing.
+const COALESCE: u16 = 64;
 /// Queue that carries bytes to the guest.
 const RECEIVE: usize = 0;
 /// Queue that carries the guest's output.
@@ -39,6 +42,7 @@ impl Console {
         mut sink: impl FnMut(&[u8]) -> usize,
     ) {
         let Some(queue) = queues.get_mut(TRANSMIT) else { return };
+        queue.coalesce(COALESCE);
         queue.quiet(memory);
         loop {
             while queue.pop(memory, &mut self.chain) {

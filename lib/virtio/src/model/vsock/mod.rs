@@ -27,6 +27,9 @@ const BUFFER: u32 = 4096;
 const REPORT: u32 = BUFFER / 2;
 /// Waiting packets or records at which no more of the guest's packets are taken.
 const STALL: usize = 256;
+/// Packets of the guest for one interrupt: Linux's driver only frees their memory then, and an
+/// interrupt more in front of an answer doubles its way.
+const COALESCE: u16 = 32;
 /// Waiting packets at which the relay's bytes end their connection: a guest that leaves that many
 /// unread has stopped.
 const OVERRUN: usize = 8192;
@@ -196,6 +199,7 @@ impl Vsock {
     /// the guest kicks or one of the two sides makes room.
     fn take<M: Memory>(&mut self, queue: &mut Queue, memory: &M) -> bool {
         let mut any = false;
+        queue.coalesce(COALESCE);
         queue.quiet(memory);
         loop {
             if self.outgoing.len() >= STALL || self.records.len() >= STALL {
