@@ -80,13 +80,20 @@ pub fn boot_info() -> (u64, u64) {
     (words.get(8), words.get(16))
 }
 
-/// The word `only=TEXT` of the machine's command line: run just the tests with that in their name.
-pub fn only() -> Option<String> {
+/// Selectors from this one on are empty again.
+pub fn reuse_from(first: Selector) {
+    NEXT_SELECTOR.store(first.0, Ordering::Relaxed);
+}
+
+/// What follows `name=` in the machine's command line. `only=TEXT` runs just the tests with that in
+/// their name; `stress=MILLISECONDS` makes the last one longer.
+pub fn word(name: &str) -> Option<String> {
     let page = words_at(BootInfo::ADDRESS, PAGE);
     let length = page.get(offset_of!(BootInfo, command_line_length) as u64);
     let start = offset_of!(BootInfo, command_line) as u64;
     let line: String = (start..start + length).map(|at| page.byte(at)).collect();
-    line.split(' ').find_map(|word| word.strip_prefix("only=")).map(String::from)
+    let value = |word: &str| word.strip_prefix(name)?.strip_prefix('=').map(String::from);
+    line.split(' ').find_map(value)
 }
 
 /// Number of processors.

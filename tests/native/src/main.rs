@@ -19,6 +19,7 @@ mod ipc;
 mod memory;
 mod programs;
 mod several;
+mod stress;
 mod system;
 
 use alloc::string::String;
@@ -34,7 +35,7 @@ type Test = (&'static str, fn() -> Outcome);
 fn main(_thread: u64) -> ! {
     prepare();
     let (mut passed, mut failed) = (0u64, 0u64);
-    let groups: [&[Test]; 10] = [
+    let groups: [&[Test]; 11] = [
         calls::TESTS,
         memory::TESTS,
         ipc::TESTS,
@@ -45,8 +46,9 @@ fn main(_thread: u64) -> ! {
         system::TESTS,
         guest::TESTS,
         guests::TESTS,
+        stress::TESTS,
     ];
-    let only = env::only();
+    let only = env::word("only");
     let chosen = |name: &str| only.as_ref().is_none_or(|only| name.contains(only.as_str()));
     for (name, test) in groups.into_iter().flatten().filter(|(name, _)| chosen(name)) {
         match test() {
