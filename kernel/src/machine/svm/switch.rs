@@ -123,14 +123,8 @@ pub unsafe fn enter(regs: &mut Registers, vmcb: HostPhys, host: HostPhys) {
 #[unsafe(naked)]
 unsafe extern "sysv64" fn world_switch(_regs: *mut Registers, _vmcb: u64, _host: u64) {
     naked_asm!(
-        "push rbx",
-        "push rbp",
-        "push r12",
-        "push r13",
-        "push r14",
-        "push r15",
-        "push rdx",
-        "push rdi",
+        "push rbx; push rbp; push r12; push r13; push r14; push r15",
+        "push rdx; push rdi",
         "clgi",
         "mov rax, rdx",
         "vmsave rax",
@@ -175,12 +169,7 @@ unsafe extern "sysv64" fn world_switch(_regs: *mut Registers, _vmcb: u64, _host:
         "vmload rax",
         "stgi",
         "add rsp, 16",
-        "pop r15",
-        "pop r14",
-        "pop r13",
-        "pop r12",
-        "pop rbp",
-        "pop rbx",
+        "pop r15; pop r14; pop r13; pop r12; pop rbp; pop rbx",
         "ret",
     )
 }
