@@ -217,15 +217,15 @@ pub fn watch(thread: Selector, badge: u64) -> Result<(), String> {
 
 /// Waits for the end of a watched thread: reason, address, detail.
 pub fn wait_end(badge: u64) -> Result<[u64; 3], String> {
-    match ok(sys::wait(in_milliseconds(5_000)), "wait")? {
+    match ok(sys::wait(in_milliseconds(20_000)), "wait")? {
         (abi::Event::ThreadEnd(b), words) if b == badge => Ok([words[0], words[1], words[2]]),
         other => Err(format!("{other:?} instead of the end of thread {badge}")),
     }
 }
 
-/// Waits until a condition holds, for a second.
+/// Waits until a condition holds, for a while: the host may be busy.
 pub fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> Result<(), String> {
-    let end = in_milliseconds(2_000);
+    let end = in_milliseconds(20_000);
     while !condition() {
         if rt::time::now().0 > end {
             return Err(String::from(what));

@@ -91,7 +91,7 @@ fn changes() -> Outcome {
     for value in 2u16..30 {
         map(FROM, page_of(&value.to_le_bytes())?)?;
         let rounds = result.get(0) >> 16 & 0xffff;
-        let end = rt::time::now().0 + boot_info().1 * 2000;
+        let end = rt::time::now().0 + boot_info().1 * 20_000;
         // Two rounds later it has read the new page.
         while (result.get(0) >> 16).wrapping_sub(rounds) & 0xffff < 2 && rt::time::now().0 < end {}
         equal(copied(), u64::from(value), "copied by the guest")?;

@@ -57,7 +57,7 @@ fn signals() -> Outcome {
     ok(sys::create_sc(selector(), helper, 100, 1000), "time")?;
     for n in 1..200 {
         ok(sys::signal(there, n), "signal")?;
-        let answer = ok(sys::wait(in_milliseconds(2000)), "wait")?;
+        let answer = ok(sys::wait(in_milliseconds(20_000)), "wait")?;
         equal((answer.0, answer.1[0]), (Event::Notification, n), "answer")?;
     }
     ok(sys::destroy(helper), "destroy")?;
@@ -77,7 +77,7 @@ fn parallel() -> Outcome {
         return Ok(());
     }
     let helper = running(1, counter, 0, 100)?;
-    let end = in_milliseconds(2000);
+    let end = in_milliseconds(20_000);
     while COUNT.load(Ordering::Relaxed) == 0 {
         if rt::time::now().0 > end {
             return Err(alloc::string::String::from("the other processor does nothing"));
