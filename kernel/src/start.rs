@@ -5,7 +5,7 @@ use crate::machine::boot::{BootData, Range};
 use crate::machine::table::{KernelRights, KernelTables, NoFrames};
 use crate::machine::{FramePool, acpi, apic, cpu, image, phys, smp, time, tlb, trace, vcpu};
 use crate::memory::Quota;
-use crate::{kernel, log, root};
+use crate::{fatal, kernel, log, root};
 use abi::{HostPhys, LARGE_PAGE_SIZE, PAGE_SIZE};
 
 /// The direct map covers at least this much: device registers below 4 GiB.
@@ -22,7 +22,7 @@ pub fn boot(data: &BootData) -> ! {
     let processors = acpi::processors(rsdp);
     let image = image::range();
     let Some(layout) = layout::divide(data, image) else {
-        panic!("not enough memory: the boot loader reports {} KiB", ram_kib(data));
+        fatal!("not enough memory: the boot loader reports {} KiB", ram_kib(data));
     };
     let mut frames = FramePool::new();
     let heap = (layout.kernel.end - layout.kernel.start) / HEAP_PART / PAGE_SIZE * PAGE_SIZE;
@@ -31,7 +31,7 @@ pub fn boot(data: &BootData) -> ! {
     frames.add(HostPhys(rest), layout.kernel.end - rest);
     let total = frames.available();
     let Ok(tables) = kernel_tables(&layout, processors.ids().len(), &mut frames) else {
-        panic!("not enough memory for the kernel's page tables");
+        fatal!("not enough memory for the kernel's page tables");
     };
     tlb::load_first(tables.root());
     phys::set_limit(direct_end(&layout));
@@ -62,7 +62,7 @@ fn ram_kib(data: &BootData) -> u64 {
 fn begin(data: &BootData, mut layout: Layout, rsdp: u64, svm: bool) -> ! {
     let cpus = cpu::count();
     let rings = abi::trace::RING * cpus as u64;
-    let Some(ring) = layout.carver.take(rings) else { panic!("no memory for the trace rings") };
+    let Some(ring) = layout.carver.take(rings) else { fatal!("no memory for the trace rings") };
     phys::zero(ring, rings);
     trace::init(ring);
     {
@@ -75,7 +75,7 @@ fn begin(data: &BootData, mut layout: Layout, rsdp: u64, svm: bool) -> ! {
         );
         let machine = root::Machine { rsdp, svm, cpus, rings: (ring, rings) };
         if let Err(why) = root::load(&mut kernel, data, &mut layout, &machine) {
-            panic!("cannot start the root program: {why}");
+            fatal!("cannot start the root program: {why}");
         }
     }
     kernel::run()

@@ -26,4 +26,4 @@ pub mod vcpu;
 
 pub use frames::FramePool;
 pub use heap::init as init_heap;
-pub use panic::shut_down;
+pub use panic::{give_up, shut_down};

@@ -7,6 +7,8 @@ use core::sync::atomic::{AtomicBool, Ordering};
 const DEBUG_EXIT: u16 = 0xf4;
 /// Code that a kernel panic ends the machine with.
 const PANIC_CODE: u32 = 0x7f;
+/// Code for machines that lack what the kernel needs, or boot something else than it expects.
+const FATAL_CODE: u32 = 0x7e;
 /// Trace records per processor in a report.
 const LAST_RECORDS: u64 = 16;
 
@@ -19,6 +21,20 @@ pub fn shut_down(code: u32) -> ! {
         apic::stop_others();
     }
     cpu::halt()
+}
+
+/// Ends the machine with a message; see [`fatal!`](crate::fatal).
+pub fn give_up(why: core::fmt::Arguments<'_>) -> ! {
+    serial::print(format_args!("kernel: fatal: {why}\n"));
+    shut_down(FATAL_CODE)
+}
+
+/// The machine cannot be used: one line that says why, and the end.
+#[macro_export]
+macro_rules! fatal {
+    ($($argument:tt)*) => {
+        $crate::machine::give_up(format_args!($($argument)*))
+    };
 }
 
 #[panic_handler]
