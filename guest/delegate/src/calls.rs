@@ -37,7 +37,7 @@ pub enum Failure {
     /// It was cancelled before it had an effect.
     Cancelled,
     /// There is nobody left to answer to.
-    Gone,
+    Gone(Gone),
 }
 
 impl From<io::Error> for Failure {
@@ -54,8 +54,8 @@ impl From<OutOfBounds> for Failure {
 }
 
 impl From<Gone> for Failure {
-    fn from(_: Gone) -> Self {
-        Self::Gone
+    fn from(gone: Gone) -> Self {
+        Self::Gone(gone)
     }
 }
 
@@ -89,7 +89,7 @@ impl<H: Hypervisor> Call<'_, H> {
             Err(Failure::Cancelled) => {
                 Ok(Some(Response { cancelled: true, ..Response::value(-errno::EINTR) }))
             }
-            Err(Failure::Gone) => Err(Gone),
+            Err(Failure::Gone(gone)) => Err(gone),
         }
     }
 

@@ -54,6 +54,5 @@ pub fn run_with<H: Hypervisor>(hypervisor: H, pool: Arc<Pool>, spin: Duration) -
     let (lifeline, _held) = pipe_with(PipeFlags::CLOEXEC)?;
     let process = Process::dispatcher(hypervisor, pool, Arc::new(lifeline), spin);
     let mut door = open(&process)?;
-    serve(&mut door, process.sockets(), &process);
-    Err(io::Error::other("the hypervisor closed the connection"))
+    serve(&mut door, process.sockets(), &process).map_err(io::Error::other)
 }

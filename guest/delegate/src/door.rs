@@ -14,12 +14,34 @@ use wire::{Kind, Mailbox, Posted, Registration, Response};
 
 /// The hypervisor, or the dispatcher, has gone away: the worker ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Gone;
+pub enum Gone {
+    /// The dispatcher has ended.
+    Dispatcher,
+    /// The doorbell connection has been closed.
+    Closed,
+    /// The doorbell connection, or waiting for it, fails.
+    Broken(Errno),
+    /// The mailbox is too short, which it is not.
+    Mailbox,
+}
+
+impl std::fmt::Display for Gone {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Dispatcher => f.write_str("the dispatcher has ended"),
+            Self::Closed => f.write_str("the hypervisor has closed the connection"),
+            Self::Broken(error) => write!(f, "the connection to the hypervisor fails: {error}"),
+            Self::Mailbox => f.write_str("the mailbox is too short"),
+        }
+    }
+}
+
+impl std::error::Error for Gone {}
 
 impl From<OutOfBounds> for Gone {
-    /// Mailboxes have the right length by construction; without one there is nothing to serve.
+    /// Mailboxes have the right length by construction.
     fn from(_: OutOfBounds) -> Self {
-        Self
+        Self::Mailbox
     }
 }
 
@@ -239,11 +261,11 @@ impl<H: Hypervisor> Door<H> {
         let rung = sockets.drain(count..).map(|fd| !fd.revents().is_empty()).collect::<Vec<_>>();
         match outcome {
             Err(Errno::INTR) | Ok(0) => return Ok(0),
-            Err(_) => return Err(Gone),
+            Err(error) => return Err(Gone::Broken(error)),
             Ok(_) => {}
         }
         if rung.get(1).copied().unwrap_or(true) {
-            return Err(Gone);
+            return Err(Gone::Dispatcher);
         }
         if rung.first().copied().unwrap_or(true) {
             self.answer_bell()?;
@@ -255,9 +277,9 @@ impl<H: Hypervisor> Door<H> {
     fn answer_bell(&self) -> Result<(), Gone> {
         let mut bytes = [0; 64];
         match rustix::io::read(&self.connection, &mut bytes) {
-            Ok(0) => Err(Gone),
+            Ok(0) => Err(Gone::Closed),
             Ok(_) | Err(Errno::AGAIN | Errno::INTR) => Ok(()),
-            Err(_) => Err(Gone),
+            Err(error) => Err(Gone::Broken(error)),
         }
     }
 

@@ -75,13 +75,19 @@ impl<H: Hypervisor> Process<H> {
     /// No thread could be made.
     pub fn spawn(&self, slot: u32) -> io::Result<()> {
         let own = self.share();
-        let work = move || match own.door(Kind::Worker, slot) {
-            Ok(mut door) => serve(&mut door, &own.sockets, &NoControl),
+        let work = move || match own.work(slot, &NoControl) {
+            Ok(()) => {}
             Err(error) => {
                 log::error(format_args!("delegate {}, slot {slot}: {error}", own.delegate))
             }
         };
         Builder::new().name(format!("slot {slot}")).stack_size(STACK).spawn(work).map(drop)
+    }
+
+    /// The life of a worker.
+    fn work(&self, slot: u32, control: &impl Control) -> io::Result<()> {
+        let mut door = self.door(Kind::Worker, slot)?;
+        serve(&mut door, &self.sockets, control).map_err(io::Error::other)
     }
 
     fn share(&self) -> Self {
@@ -135,10 +141,8 @@ impl<H: Hypervisor> Process<H> {
         }
         become_user(birth.credentials)?;
         own.spawn(1)?;
-        let mut door = own.door(Kind::Worker, 0)?;
-        serve(&mut door, &own.sockets, &own);
-        // Slot 0 has ended: so has the process, whatever its other threads are doing.
-        Ok(())
+        // Slot 0 ends: so does the process, whatever its other threads are doing.
+        own.work(0, &own)
     }
 }
 

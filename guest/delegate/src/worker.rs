@@ -23,12 +23,21 @@ impl Control for NoControl {
     }
 }
 
-/// Serves requests until the hypervisor goes away, or a request ends the worker.
-pub fn serve<H: Hypervisor>(door: &mut Door<H>, sockets: &Sockets, control: &impl Control) {
+/// Serves requests until one of them ends the worker.
+///
+/// # Errors
+/// `Gone`: the hypervisor or the dispatcher went away.
+pub fn serve<H: Hypervisor>(
+    door: &mut Door<H>,
+    sockets: &Sockets,
+    control: &impl Control,
+) -> Result<(), Gone> {
     let mut done = 0;
-    while let Ok((sequence, response, last)) = serve_one(door, sockets, control, done) {
-        if door.respond(sequence, &response).is_err() || last {
-            return;
+    loop {
+        let (sequence, response, last) = serve_one(door, sockets, control, done)?;
+        door.respond(sequence, &response)?;
+        if last {
+            return Ok(());
         }
         done = sequence;
     }

@@ -24,7 +24,7 @@ fn flags_of(flags: u32) -> i32 {
 
 /// A part that was transferred wins over whatever came afterwards, except that nobody is there.
 fn part(done: u32, failure: Failure) -> Outcome<()> {
-    if done > 0 && failure != Failure::Gone { Ok(()) } else { Err(failure) }
+    if done > 0 && !matches!(failure, Failure::Gone(_)) { Ok(()) } else { Err(failure) }
 }
 
 impl<H: Hypervisor> Call<'_, H> {
