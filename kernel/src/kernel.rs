@@ -118,14 +118,6 @@ enum Next {
     Idle,
 }
 
-/// What brought a processor back.
-#[derive(Debug)]
-enum Happened {
-    Trap(Trap),
-    Exit(svm::RawExit),
-    Nothing,
-}
-
 impl Kernel {
     const fn new() -> Self {
         Self {
@@ -154,36 +146,46 @@ impl Kernel {
         self.cpus.push(Cpu::new());
     }
 
-    #[inline]
-    fn handle(&mut self, cpu: usize, happened: Happened) {
+    /// A program came back to the kernel.
+    #[inline(always)]
+    fn trapped(&mut self, cpu: usize, trap: Trap) {
         self.counters.entries += 1;
-        let Some(current) = self.cpus[cpu].current else {
-            // It idled, or another processor ended what ran here.
-            if let Happened::Trap(Trap::Interrupt(vector)) = happened {
+        match (trap, self.cpus[cpu].current) {
+            (Trap::Call, Some(current)) => calls::dispatch(self, cpu, current),
+            (Trap::Interrupt(vector), current) => {
+                let thread = current.map_or(u32::MAX, Id::index);
+                trace::record(cpu, Kind::Enter, thread, u64::from(vector), 0);
                 self.interrupt(cpu, vector);
             }
-            if let Happened::Exit(_) = happened {
-                svm::take_interrupts();
-            }
-            self.cpus[cpu].choose = true;
-            return self.take_interrupts(cpu);
-        };
-        match happened {
-            Happened::Trap(Trap::Call) => calls::dispatch(self, cpu, current),
-            Happened::Trap(Trap::Exception(vector)) => {
+            (Trap::Exception(vector), Some(current)) => {
                 trace::record(cpu, Kind::Enter, current.index(), u64::from(vector), 0);
                 self.exception(current, vector);
             }
-            Happened::Trap(Trap::Interrupt(vector)) => {
-                trace::record(cpu, Kind::Enter, current.index(), u64::from(vector), 0);
-                self.interrupt(cpu, vector);
-            }
-            Happened::Exit(exit) => {
-                self.counters.vm_exits += 1;
-                self.vm_exit(cpu, current, exit);
-            }
-            Happened::Nothing => {}
+            // Another processor ended the thread on its way here.
+            (_, None) => self.cpus[cpu].choose = true,
         }
+    }
+
+    /// A guest came back to the kernel.
+    fn exited(&mut self, cpu: usize, exit: svm::RawExit) {
+        self.counters.entries += 1;
+        self.counters.vm_exits += 1;
+        match self.cpus[cpu].current {
+            Some(current) => self.vm_exit(cpu, current, exit),
+            // Another processor ended it on its way here.
+            None => {
+                svm::take_interrupts();
+                self.take_interrupts(cpu);
+                self.cpus[cpu].choose = true;
+            }
+        }
+    }
+
+    /// An interrupt ended an idle time.
+    fn woken(&mut self, cpu: usize) {
+        self.counters.entries += 1;
+        self.cpus[cpu].choose = true;
+        self.take_interrupts(cpu);
     }
 
     /// Handles interrupts that came while the processor idled or left a guest.
@@ -210,7 +212,7 @@ impl Kernel {
     }
 
     /// Chooses what runs next and prepares the processor for it.
-    #[inline]
+    #[inline(always)]
     fn choose(&mut self, number: usize) -> Next {
         let cpu = &mut self.cpus[number];
         if cpu.choose {
@@ -230,6 +232,7 @@ impl Kernel {
         }
     }
 
+    #[inline(never)]
     fn choose_anew(&mut self, cpu: usize) -> Next {
         loop {
             if !self.cpus[cpu].graveyard.is_empty() {
@@ -296,20 +299,36 @@ impl Kernel {
 /// The life of a processor after boot.
 pub fn run() -> ! {
     let cpu = cpu::id();
-    let mut happened = Happened::Nothing;
+    let mut next = idle(cpu, false);
     loop {
-        let next = {
-            let mut kernel = KERNEL.lock_with(tlb::flush_if_wanted);
-            kernel.handle(cpu, happened);
-            kernel.choose(cpu)
-        };
-        happened = match next {
-            Next::User(frame) => Happened::Trap(entry::run(frame)),
-            Next::Guest(guest) => Happened::Exit(vcpu::run(guest)),
-            Next::Idle => {
-                cpu::wait_for_interrupt();
-                Happened::Nothing
+        next = match next {
+            Next::User(frame) => {
+                let trap = entry::run(frame);
+                let mut kernel = KERNEL.lock_with(tlb::flush_if_wanted);
+                kernel.trapped(cpu, trap);
+                kernel.choose(cpu)
             }
+            Next::Guest(guest) => enter_guest(cpu, guest),
+            Next::Idle => idle(cpu, true),
         };
     }
+}
+
+#[inline(never)]
+fn enter_guest(cpu: usize, guest: VcpuHandle) -> Next {
+    let exit = vcpu::run(guest);
+    let mut kernel = KERNEL.lock_with(tlb::flush_if_wanted);
+    kernel.exited(cpu, exit);
+    kernel.choose(cpu)
+}
+
+/// Waits for an interrupt (not at the very start), then looks for something to do.
+#[inline(never)]
+fn idle(cpu: usize, wait: bool) -> Next {
+    if wait {
+        cpu::wait_for_interrupt();
+    }
+    let mut kernel = KERNEL.lock_with(tlb::flush_if_wanted);
+    kernel.woken(cpu);
+    kernel.choose(cpu)
 }

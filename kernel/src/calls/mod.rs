@@ -36,7 +36,7 @@ impl From<Result<(), Error>> for Outcome {
 const SYSCALL_LENGTH: u64 = 2;
 
 /// Carries out the call that a thread made.
-#[inline]
+#[inline(always)]
 pub fn dispatch(k: &mut Kernel, cpu: usize, id: Id<Thread>) {
     let Ok(thread) = k.threads.get_mut(id) else { return };
     let space = thread.space;
@@ -45,7 +45,10 @@ pub fn dispatch(k: &mut Kernel, cpu: usize, id: Id<Thread>) {
     trace::record(cpu, Kind::Enter, id.index(), 0x100 + number, 0);
     let outcome = match CallNumber::from_raw(number) {
         None => Outcome::Done(Err(Error::BadCall)),
-        Some(CallNumber::Null) => Outcome::Done(Ok(())),
+        Some(CallNumber::Null) => {
+            frame.rax = 0;
+            return;
+        }
         Some(CallNumber::Call) => {
             let (selector, words) = (frame.args[0], frame.message());
             call(k, (cpu, id, space), selector, &words)
@@ -99,7 +102,7 @@ fn finish(k: &mut Kernel, id: Id<Thread>, outcome: Outcome) {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn call(
     k: &mut Kernel,
     (cpu, id, space): (usize, Id<Thread>, Id<Space>),
@@ -125,7 +128,7 @@ fn call(
     })())
 }
 
-#[inline]
+#[inline(always)]
 fn reply_wait(
     k: &mut Kernel,
     (cpu, id): (usize, Id<Thread>),
@@ -142,6 +145,7 @@ fn reply_wait(
     settle(waits.map(drop))
 }
 
+#[inline(never)]
 fn other(k: &mut Kernel, cpu: usize, id: Id<Thread>, number: CallNumber, a: &[u64; 10]) -> Outcome {
     use CallNumber as N;
     let Ok(space) = k.threads.get(id).map(|t| t.space) else { return Outcome::Settled };

@@ -159,7 +159,7 @@ const _: () =
     assert!(offset_of!(Frame, args) == 0 && offset_of!(Frame, ss) - offset_of!(Frame, rip) == 32);
 
 unsafe extern "sysv64" {
-    fn enter_user(frame: *mut Frame) -> u64;
+    fn enter_user();
     fn syscall_entry();
     fn stop_entry();
     static vector_entries: u8;
@@ -174,15 +174,36 @@ pub(super) fn syscall_address() -> u64 {
 }
 
 /// Runs a thread until it traps.
-#[inline]
+#[inline(always)]
 pub fn run(frame: FrameHandle) -> Trap {
+    let vector: u64;
     // SAFETY: the handle comes from the frame of a thread that the scheduler chose for this
     // processor, and that is not freed before the processor is back in the kernel. The frame's
-    // selectors and flags are user mode's by construction.
-    match unsafe { enter_user(frame.0.as_ptr()) } {
+    // selectors and flags are user mode's by construction. All registers are declared as changed,
+    // or put back.
+    unsafe {
+        asm!(
+            "push rbx",
+            "push rbp",
+            "lea rax, [rip + 2f]",
+            "push rax",
+            "mov gs:[{stack}], rsp",
+            "jmp {enter}",
+            "2:",
+            "pop rbp",
+            "pop rbx",
+            stack = const LOCAL_STACK,
+            enter = sym enter_user,
+            inout("rdi") frame.0.as_ptr() => _,
+            out("rax") vector,
+            out("rcx") _, out("rdx") _, out("rsi") _, out("r8") _, out("r9") _, out("r10") _,
+            out("r11") _, out("r12") _, out("r13") _, out("r14") _, out("r15") _,
+        );
+    }
+    match vector {
         256 => Trap::Call,
-        vector @ 0..32 => Trap::Exception(vector as u8),
-        vector => Trap::Interrupt(vector as u8),
+        0..32 => Trap::Exception(vector as u8),
+        _ => Trap::Interrupt(vector as u8),
     }
 }
 

@@ -3,17 +3,11 @@
 
 .text
 
-# fn enter_user(frame: *mut Frame) -> u64
-# Runs the frame's thread; returns the vector that brought it back, or 256 for SYSCALL.
+# Runs the thread whose frame rdi points to. The address to come back to is on the stack, and
+# L_STACK holds the stack pointer; all other registers are lost, rax is the vector that brought
+# the thread back, or 256 for SYSCALL.
 .balign 16
 enter_user:
-    push rbx
-    push rbp
-    push r12
-    push r13
-    push r14
-    push r15
-    mov gs:[{L_STACK}], rsp
     mov gs:[{L_FRAME}], rdi
     mov rsi, [rdi + 8]
     mov rdx, [rdi + 16]
@@ -69,12 +63,6 @@ syscall_entry:
     mov eax, 256
 back_in_kernel:
     mov rsp, gs:[{L_STACK}]
-    pop r15
-    pop r14
-    pop r13
-    pop r12
-    pop rbp
-    pop rbx
     ret
 
 # Interrupts and exceptions: on the stack are vector, error code, rip, cs, rflags, rsp, ss.
