@@ -107,8 +107,11 @@ impl Core {
     }
 
     /// The process of a table is gone: its sockets, its delegate and its spaces go.
+    ///
+    /// A table on its way into a new program stays: the space that it leaves is gone, and another
+    /// process may have its page-table root before the new program makes its first call.
     pub fn bury(&self, table: &Table) {
-        if table.dead.replace(true) {
+        if table.in_exec.get() || table.dead.replace(true) {
             return;
         }
         self.spaces.borrow_mut().retain(|s| s.table.id != table.id);
@@ -207,6 +210,7 @@ impl Core {
     /// The compute VM is gone.
     pub fn bury_all(&self) {
         for table in self.tables() {
+            table.in_exec.set(false);
             self.bury(&table);
         }
         self.spaces.borrow_mut().clear();

@@ -43,10 +43,13 @@ pub enum News {
     Doorbell,
 }
 
+/// Sockets by delegate and descriptor.
+type Sockets = BTreeMap<(u32, i32), Sock>;
+
 #[derive(Default)]
 pub struct Service {
     pub workers: RefCell<Vec<Worker>>,
-    pub sockets: RefCell<BTreeMap<(u32, i32), Sock>>,
+    pub sockets: RefCell<Sockets>,
     pub news: RefCell<VecDeque<News>>,
     pub log: RefCell<Vec<(u32, Request)>>,
     tokens: RefCell<BTreeMap<u32, u64>>,
@@ -161,102 +164,8 @@ impl Service {
         request: &Request,
     ) -> Option<Response> {
         let m = mailbox.memory();
-        let mut sockets = self.sockets.borrow_mut();
-        macro_rules! socket {
-            ($fd:expr) => {
-                sockets.get_mut(&(delegate, $fd)).filter(|s| !s.closed)
-            };
-        }
+        let sockets = &mut *self.sockets.borrow_mut();
         let value = match *request {
-            Request::Socket { .. } => {
-                self.next.set(self.next.get() + 1);
-                let fd = 20 + self.next.get() as i32;
-                sockets.insert((delegate, fd), Sock::default());
-                i64::from(fd)
-            }
-            Request::Close { fd } => match socket!(fd) {
-                Some(s) => {
-                    s.closed = true;
-                    0
-                }
-                None => -9,
-            },
-            Request::Connect { fd, address, .. } => {
-                let to = copy(m, layout::ADDRESS, address);
-                let s = socket!(fd)?;
-                s.slow = to[2..4] == SLOW_PORT;
-                s.connected = Some(to);
-                if s.slow { -115 } else { 0 }
-            }
-            Request::Bind { fd, address } => {
-                socket!(fd)?.bound = Some(copy(m, layout::ADDRESS, address));
-                0
-            }
-            Request::Listen { fd, .. } => {
-                socket!(fd)?.listening = true;
-                0
-            }
-            Request::Accept { fd, .. } => match socket!(fd)?.backlog.pop_front() {
-                None => -11,
-                Some(peer) => {
-                    self.next.set(self.next.get() + 1);
-                    let new = 20 + self.next.get() as i32;
-                    let connected = Some(peer.clone());
-                    sockets.insert((delegate, new), Sock { connected, ..Sock::default() });
-                    m.write(layout::ADDRESS, &peer).unwrap();
-                    let value = i64::from(new);
-                    return Some(Response { address: peer.len() as u32, ..Response::value(value) });
-                }
-            },
-            Request::Send { fd, length, .. } => {
-                socket!(fd)?.sent.extend(copy(m, layout::PAYLOAD, length));
-                i64::from(length)
-            }
-            Request::Receive { fd, length, .. } => {
-                let s = socket!(fd)?;
-                if s.received.is_empty() && !s.eof {
-                    -11
-                } else {
-                    let n = s.received.len().min(length as usize);
-                    let data: Vec<u8> = s.received.drain(..n).collect();
-                    m.write(layout::PAYLOAD, &data).unwrap();
-                    let length = n as u32;
-                    return Some(Response { length, ..Response::value(n as i64) });
-                }
-            }
-            Request::SetOption { fd, level, name, length } => {
-                let value = copy(m, layout::PAYLOAD, length);
-                socket!(fd)?.options.push((level, name, value));
-                0
-            }
-            Request::GetOption { .. } => {
-                m.write(layout::PAYLOAD, &[0; 4]).unwrap();
-                return Some(Response { length: 4, ..Response::value(0) });
-            }
-            Request::LocalName { .. } | Request::PeerName { .. } => {
-                let name = super::address([10, 0, 2, 15], 4321);
-                m.write(layout::ADDRESS, &name).unwrap();
-                return Some(Response { address: 16, ..Response::value(0) });
-            }
-            Request::Poll { count, wait } => {
-                let mut ready = 0;
-                for n in 0..u64::from(count) {
-                    let mut raw = [0; 8];
-                    m.read(layout::PAYLOAD + n * 8, &mut raw).unwrap();
-                    let mut e = PollEntry::decode(raw);
-                    let s = socket!(e.fd);
-                    e.revents = s.map_or(0x20, |s| {
-                        let readable = !s.received.is_empty() || s.eof || !s.backlog.is_empty();
-                        u16::from(readable) | if s.slow { 0 } else { 4 }
-                    }) & (e.events | 0x38);
-                    ready += i64::from(e.revents != 0);
-                    m.write(layout::PAYLOAD + n * 8, &e.encode()).unwrap();
-                }
-                if ready == 0 && wait != 0 {
-                    return None;
-                }
-                ready
-            }
             Request::Fork { delegate: new, token, .. } => {
                 self.tokens.borrow_mut().insert(new, token);
                 let inherited: Vec<_> = sockets
@@ -274,6 +183,66 @@ impl Service {
                 0
             }
             Request::Ioctl { .. } | Request::Shutdown { .. } | Request::Nop | Request::Exit => 0,
+            Request::Socket { .. }
+            | Request::Close { .. }
+            | Request::Connect { .. }
+            | Request::Bind { .. }
+            | Request::Listen { .. }
+            | Request::Accept { .. } => return self.set_up(m, sockets, delegate, request),
+            _ => return transfer(m, sockets, delegate, request),
+        };
+        Some(Response::value(value))
+    }
+
+    fn set_up(
+        &self,
+        m: &Window,
+        sockets: &mut Sockets,
+        delegate: u32,
+        request: &Request,
+    ) -> Option<Response> {
+        let value = match *request {
+            Request::Socket { .. } => {
+                self.next.set(self.next.get() + 1);
+                let fd = 20 + self.next.get() as i32;
+                sockets.insert((delegate, fd), Sock::default());
+                i64::from(fd)
+            }
+            Request::Close { fd } => match open(sockets, delegate, fd) {
+                Some(s) => {
+                    s.closed = true;
+                    0
+                }
+                None => -9,
+            },
+            Request::Connect { fd, address, .. } => {
+                let to = copy(m, layout::ADDRESS, address);
+                let s = open(sockets, delegate, fd)?;
+                s.slow = to[2..4] == SLOW_PORT;
+                s.connected = Some(to);
+                if s.slow { -115 } else { 0 }
+            }
+            Request::Bind { fd, address } => {
+                open(sockets, delegate, fd)?.bound = Some(copy(m, layout::ADDRESS, address));
+                0
+            }
+            Request::Listen { fd, .. } => {
+                open(sockets, delegate, fd)?.listening = true;
+                0
+            }
+            Request::Accept { fd, .. } => match open(sockets, delegate, fd)?.backlog.pop_front() {
+                None => -11,
+                Some(peer) => {
+                    self.next.set(self.next.get() + 1);
+                    let new = 20 + self.next.get() as i32;
+                    let connected = Some(peer.clone());
+                    sockets.insert((delegate, new), Sock { connected, ..Sock::default() });
+                    m.write(layout::ADDRESS, &peer).unwrap();
+                    let value = i64::from(new);
+                    return Some(Response { address: peer.len() as u32, ..Response::value(value) });
+                }
+            },
+            _ => return None,
         };
         Some(Response::value(value))
     }
@@ -319,4 +288,70 @@ impl Memory for Window {
     fn store32(&self, offset: u64, value: u32) -> Result<(), memory::OutOfBounds> {
         self.0.store32(self.1 + offset, value)
     }
+}
+
+/// The open socket of that descriptor.
+fn open(sockets: &mut Sockets, delegate: u32, fd: i32) -> Option<&mut Sock> {
+    sockets.get_mut(&(delegate, fd)).filter(|s| !s.closed)
+}
+
+fn transfer(
+    m: &Window,
+    sockets: &mut Sockets,
+    delegate: u32,
+    request: &Request,
+) -> Option<Response> {
+    let value = match *request {
+        Request::Send { fd, length, .. } => {
+            open(sockets, delegate, fd)?.sent.extend(copy(m, layout::PAYLOAD, length));
+            i64::from(length)
+        }
+        Request::Receive { fd, length, .. } => {
+            let s = open(sockets, delegate, fd)?;
+            if s.received.is_empty() && !s.eof {
+                -11
+            } else {
+                let n = s.received.len().min(length as usize);
+                let data: Vec<u8> = s.received.drain(..n).collect();
+                m.write(layout::PAYLOAD, &data).unwrap();
+                let length = n as u32;
+                return Some(Response { length, ..Response::value(n as i64) });
+            }
+        }
+        Request::SetOption { fd, level, name, length } => {
+            let value = copy(m, layout::PAYLOAD, length);
+            open(sockets, delegate, fd)?.options.push((level, name, value));
+            0
+        }
+        Request::GetOption { .. } => {
+            m.write(layout::PAYLOAD, &[0; 4]).unwrap();
+            return Some(Response { length: 4, ..Response::value(0) });
+        }
+        Request::LocalName { .. } | Request::PeerName { .. } => {
+            let name = super::address([10, 0, 2, 15], 4321);
+            m.write(layout::ADDRESS, &name).unwrap();
+            return Some(Response { address: 16, ..Response::value(0) });
+        }
+        Request::Poll { count, wait } => {
+            let mut ready = 0;
+            for n in 0..u64::from(count) {
+                let mut raw = [0; 8];
+                m.read(layout::PAYLOAD + n * 8, &mut raw).unwrap();
+                let mut e = PollEntry::decode(raw);
+                let s = open(sockets, delegate, e.fd);
+                e.revents = s.map_or(0x20, |s| {
+                    let readable = !s.received.is_empty() || s.eof || !s.backlog.is_empty();
+                    u16::from(readable) | if s.slow { 0 } else { 4 }
+                }) & (e.events | 0x38);
+                ready += i64::from(e.revents != 0);
+                m.write(layout::PAYLOAD + n * 8, &e.encode()).unwrap();
+            }
+            if ready == 0 && wait != 0 {
+                return None;
+            }
+            ready
+        }
+        _ => return None,
+    };
+    Some(Response::value(value))
 }

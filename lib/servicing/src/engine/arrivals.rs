@@ -1,0 +1,187 @@
+//! Hypercalls, and the arrival of children and new programs in address spaces that nobody knew.
+use super::{Engine, through_gate};
+use crate::calls;
+use crate::cpu::{self, FS};
+use crate::space::{Back, Fork, GATE_RETURN, Role, Space, gate_is_in, root};
+use crate::spelling;
+use crate::table::Table;
+use crate::world::add;
+use abi::vcpu::{VcpuState, reg};
+use alloc::rc::Rc;
+use alloc::string::String;
+use linux_abi::Errno;
+use paging::Space as Tables;
+use wire::hypercall;
+
+impl Engine {
+    pub(super) fn vmmcall(&mut self, s: &mut VcpuState) {
+        if s.cpl != 3 {
+            return cpu::inject_undefined(s);
+        }
+        if self.at_gate(s) {
+            return;
+        }
+        let result = match s.regs.r[reg::RAX] {
+            hypercall::TRUST => self.trust(s),
+            hypercall::BENCH => self.bench(s.regs.r[reg::RDI]),
+            hypercall::EXITS if self.bench_allowed => s.exits as i64,
+            hypercall::EXITS => Errno::EPERM.result(),
+            _ => return cpu::inject_undefined(s),
+        };
+        s.regs.r[reg::RAX] = result as u64;
+        s.rip = s.rip.wrapping_add(cpu::VMMCALL_LENGTH);
+    }
+
+    /// Handles the return through a gate, also of a child in its new address space.
+    fn at_gate(&mut self, s: &mut VcpuState) -> bool {
+        let rip = s.rip;
+        let returns_here = |space: &Space| {
+            space.gate.get().is_some_and(|g| g.address.wrapping_add(GATE_RETURN) == rip)
+        };
+        if let Some(space) = self.core.space(s.cr3).filter(|space| returns_here(space))
+            && space.gate_holds(&self.core)
+            && self.came_back(s, &space)
+        {
+            return true;
+        }
+        self.child_arrives(s)
+    }
+
+    pub(super) fn gate_return(&mut self, s: &mut VcpuState, space: &Rc<Space>) {
+        if !self.came_back(s, space) && !self.child_arrives(s) {
+            cpu::inject_undefined(s);
+        }
+    }
+
+    /// A thread of this space is back from a call made on its behalf, or is a new `vfork` child.
+    fn came_back(&mut self, s: &mut VcpuState, space: &Rc<Space>) -> bool {
+        let (fs, rsp) = (s.segments[FS].base, s.regs.r[reg::RSP]);
+        let result = s.regs.r[reg::RAX] as i64;
+        if result == 0
+            && let Some(fork) = expected(space, rsp, true)
+        {
+            fork.arrived.set(true);
+            space.enter_child(fs, &fork);
+            come_out(s, &fork);
+            return true;
+        }
+        let Some(op) = space.take(fs, rsp, through_gate) else { return false };
+        self.resume(s, space, op, Back::Result(result));
+        true
+    }
+
+    /// A child of `fork` comes out at its copy of its parent's gate.
+    fn child_arrives(&mut self, s: &mut VcpuState) -> bool {
+        let (rip, rsp) = (s.rip, s.regs.r[reg::RSP]);
+        if s.regs.r[reg::RAX] != 0 {
+            return false;
+        }
+        let descends = |parent: &&Rc<Space>| {
+            let gate = parent.gate.get();
+            gate.is_some_and(|g| {
+                g.address.wrapping_add(GATE_RETURN) == rip
+                    && expected(parent, rsp, false).is_some()
+                    && gate_is_in(&self.core, s.cr3, g)
+            })
+        };
+        let parent = self.core.spaces.borrow().iter().find(descends).cloned();
+        let Some(parent) = parent else { return false };
+        let Some(fork) = expected(&parent, rsp, false) else { return false };
+        fork.arrived.set(true);
+        parent.forks.borrow_mut().retain(|f| !Rc::ptr_eq(f, &fork));
+        if let Some(stale) = self.core.space(s.cr3) {
+            self.core.bury(&stale.table);
+            self.core.forget(&stale);
+        }
+        let name = parent.name.borrow().clone();
+        let (id, table) = (self.core.number(), fork.table.clone());
+        let child = Rc::new(Space::new(id, root(s.cr3), name, parent.role, table.clone()));
+        child.gate.set(parent.gate.get());
+        self.core.spaces.borrow_mut().push(child.clone());
+        add(&self.core.counters.processes, 1);
+        // The child goes on behind its parent's call, on its own stack.
+        fork.saved.restore(s);
+        s.regs.r[reg::RSP] = rsp;
+        let cx = self.context(s, &child, &table);
+        self.begin(s, &child, cx, calls::enter_child);
+        true
+    }
+
+    fn trust(&mut self, s: &VcpuState) -> i64 {
+        if !self.form.services() {
+            return Errno::EPERM.result();
+        }
+        if let Some(space) = self.core.space(s.cr3) {
+            if space.gate_holds(&self.core) {
+                return 0;
+            }
+            self.core.bury(&space.table);
+            self.core.forget(&space);
+        }
+        let table = Rc::new(Table::new(self.core.number()));
+        let name = String::from("launcher");
+        let id = self.core.number();
+        let space = Space::new(id, root(s.cr3), name, Role::Launcher, table);
+        self.core.spaces.borrow_mut().push(Rc::new(space));
+        0
+    }
+
+    fn bench(&mut self, choice: u64) -> i64 {
+        if !self.bench_allowed {
+            return Errno::EPERM.result();
+        }
+        let before = self.form.number() as i64;
+        if choice != hypercall::BENCH_QUERY {
+            let Some(number) = hypercall::Form::from_raw(choice) else {
+                return Errno::EINVAL.result();
+            };
+            self.set_form(number);
+        }
+        before
+    }
+
+    /// Recognises the first call of a program that is expected.
+    pub(super) fn start_program(&mut self, s: &mut VcpuState) -> bool {
+        if self.core.execs.borrow().is_empty() {
+            return false;
+        }
+        let execs = self.core.execs.borrow().clone();
+        let tables = Tables::stopped(self.core.world.compute(), s.cr3);
+        let rsp = s.regs.r[reg::RSP];
+        let shown = execs
+            .iter()
+            .find_map(|e| spelling::find(&tables, rsp, &e.spelled).map(|at| (e.clone(), at)));
+        let Some((exec, at)) = shown else { return false };
+        // The program shall see its name as it was given.
+        let mut name = exec.path.clone();
+        name.resize(exec.spelled.len() + 1, 0);
+        if tables.write(at, &name).is_err() {
+            self.core.world.log(format_args!("the path of a new program cannot be put right"));
+        }
+        self.core.execs.borrow_mut().retain(|e| !Rc::ptr_eq(e, &exec));
+        if let Some(stale) = self.core.space(s.cr3) {
+            let same = Rc::ptr_eq(&stale.table, &exec.table);
+            if !same {
+                self.core.bury(&stale.table);
+            }
+            self.core.forget(&stale);
+        }
+        let space = calls::adopt(&self.core, &exec, root(s.cr3));
+        self.new_call(s, &space);
+        true
+    }
+}
+
+/// The `fork` whose child comes out with this stack pointer.
+fn expected(space: &Space, rsp: u64, shares_memory: bool) -> Option<Rc<Fork>> {
+    let forks = space.forks.borrow();
+    let fits = |f: &&Rc<Fork>| !f.arrived.get() && f.rsp == rsp && f.shares_memory == shares_memory;
+    forks.iter().find(fits).cloned()
+}
+
+/// The child goes on behind its parent's call, with result zero, on its own stack.
+fn come_out(s: &mut VcpuState, fork: &Fork) {
+    let rsp = s.regs.r[reg::RSP];
+    fork.saved.finish(s, 0);
+    s.regs.r[reg::RSP] = rsp;
+}

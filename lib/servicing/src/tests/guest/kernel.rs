@@ -1,0 +1,268 @@
+//! The little kernel of the fake compute VM: the calls that are re-executed.
+use super::*;
+use crate::cpu::Saved;
+
+pub enum Effect {
+    Result(i64),
+    Restart,
+    Forked(i64, usize),
+}
+
+impl Guest {
+    pub(super) fn fd(&mut self, process: usize, lowest: i32, file: File) -> i64 {
+        let files = &mut self.processes[process].files;
+        let fd = (lowest..).find(|fd| !files.contains_key(fd)).unwrap();
+        files.insert(fd, file);
+        i64::from(fd)
+    }
+
+    pub(super) fn carry_out(&mut self, process: usize) -> Option<Effect> {
+        let saved = Saved::of(&self.s);
+        let (number, a) = (saved.number(), saved.arguments());
+        self.calls.push(number);
+        let fd = a[0] as i32;
+        let known = self.processes[process].files.contains_key(&fd);
+        Some(Effect::Result(match number {
+            nr::socket | nr::fcntl | nr::dup | nr::dup2 | nr::dup3
+                if known || number == nr::socket =>
+            {
+                self.descriptor(process, number, a)
+            }
+            nr::close => match self.processes[process].files.remove(&fd) {
+                Some(file) => {
+                    self.closed(&file);
+                    0
+                }
+                None => -9,
+            },
+            nr::close_range => {
+                let files = &mut self.processes[process].files;
+                files.retain(|fd, _| (*fd as u64) < a[0] || *fd as u64 > a[1]);
+                0
+            }
+            nr::connect if known => self.connect(process, fd),
+            nr::getsockname if known => {
+                let port = 7000 + self.processes[process].files[&fd].connection.unwrap().0;
+                let mut name = [0; 16];
+                name[0] = 40;
+                name[4..8].copy_from_slice(&port.to_le_bytes());
+                self.write(process, a[1], &name);
+                0
+            }
+            nr::read | nr::ppoll => return self.waits(process, number, a),
+            nr::mmap => self.mmap(process, a),
+            nr::mprotect => {
+                let cr3 = self.processes[process].cr3;
+                let entry = self.leaf(cr3, a[0]);
+                self.map(cr3, a[0], entry & !0xfff, if a[2] & 2 == 0 { 5 } else { 7 });
+                0
+            }
+            nr::madvise => self.populate(process, a),
+            nr::execve => return self.execve(process, a[0]),
+            nr::fork => return self.fork(process),
+            nr::geteuid | nr::getegid => 1000,
+            nr::getpid => 4242,
+            nr::munmap => 0,
+            nr::setsockopt | nr::listen | nr::bind => 0,
+            nr::getppid => 1,
+            _ => -38,
+        }))
+    }
+
+    /// Calls that make descriptors.
+    pub(super) fn descriptor(&mut self, process: usize, number: u64, a: [u64; 6]) -> i64 {
+        let fd = a[0] as i32;
+        match number {
+            nr::socket => {
+                let kind = if a[0] == 40 { Kind::Vsock } else { Kind::Inet };
+                let cloexec = a[1] & 0o2000000 != 0;
+                self.fd(process, 3, File { kind, cloexec, ..File::default() })
+            }
+            nr::fcntl => match a[1] {
+                0 | 1030 => {
+                    let mut file = self.processes[process].files[&fd].clone();
+                    file.cloexec = a[1] == 1030;
+                    self.fd(process, a[2] as i32, file)
+                }
+                _ => 0,
+            },
+            nr::dup => {
+                let mut file = self.processes[process].files[&fd].clone();
+                file.cloexec = false;
+                self.fd(process, 3, file)
+            }
+            nr::dup2 | nr::dup3 => {
+                let file = self.processes[process].files[&fd].clone();
+                self.processes[process].files.insert(a[1] as i32, file);
+                a[1] as i64
+            }
+            _ => -38,
+        }
+    }
+
+    pub(super) fn closed(&mut self, file: &File) {
+        let Some(connection) = file.connection else { return };
+        let mut open = self.processes.iter().flat_map(|p| p.files.values());
+        if !open.any(|f| f.connection == Some(connection)) {
+            self.engine.compute_record(&Record::Closed { connection });
+        }
+    }
+
+    pub fn kill(&mut self, process: usize) {
+        let files = std::mem::take(&mut self.processes[process].files);
+        for file in files.values() {
+            self.closed(file);
+        }
+        self.events();
+    }
+
+    pub(super) fn connect(&mut self, process: usize, fd: i32) -> i64 {
+        let file = self.processes[process].files.get_mut(&fd).unwrap();
+        if file.kind != Kind::Vsock {
+            return -101;
+        }
+        let connection = Connection(self.next_connection);
+        self.next_connection += 1;
+        file.connection = Some(connection);
+        let guest_port = 7000 + connection.0;
+        let record = Record::Connected { connection, port: wire::vsock::WAKE_PORT, guest_port };
+        self.engine.compute_record(&record);
+        0
+    }
+
+    pub(super) fn waits(&mut self, process: usize, number: u64, a: [u64; 6]) -> Option<Effect> {
+        self.events();
+        if number == nr::read {
+            let fd = a[0] as i32;
+            let Some(file) = self.processes[process].files.get(&fd) else {
+                return Some(Effect::Result(-9));
+            };
+            let bytes = file.bytes.clone();
+            if bytes.borrow().is_empty() {
+                return self.signalled(process, true);
+            }
+            let n = bytes.borrow().len().min(a[2] as usize);
+            let data: Vec<u8> = bytes.borrow_mut().drain(..n).collect();
+            self.write(process, a[1], &data);
+            return Some(Effect::Result(n as i64));
+        }
+        let mut ready = 0;
+        for n in 0..a[1] {
+            let mut e =
+                linux_abi::PollFd::decode(self.read(process, a[0] + n * 8, 8).try_into().unwrap());
+            let file = self.processes[process].files.get(&e.fd);
+            let found = file.map_or(0x20, |f| u16::from(!f.bytes.borrow().is_empty()));
+            e.revents = found & (e.events | 0x20);
+            ready += i64::from(e.revents != 0);
+            self.write(process, a[0] + n * 8, &e.encode());
+        }
+        let deaf = a[3] != 0 && self.read(process, a[3], 8) == [0xff; 8];
+        if ready > 0 {
+            return Some(Effect::Result(ready));
+        }
+        if a[2] != 0 && self.read(process, a[2], 16) == [0; 16] {
+            return Some(Effect::Result(0));
+        }
+        if deaf { None } else { self.signalled(process, false) }
+    }
+
+    pub(super) fn signalled(&mut self, process: usize, restartable: bool) -> Option<Effect> {
+        match self.processes[process].signal.take()? {
+            Signal::Restart if restartable => Some(Effect::Restart),
+            _ => Some(Effect::Result(-4)),
+        }
+    }
+
+    pub(super) fn mmap(&mut self, process: usize, a: [u64; 6]) -> i64 {
+        let base = self.processes[process].next_map;
+        self.processes[process].next_map += a[1] + 0x1000;
+        let cr3 = self.processes[process].cr3;
+        for n in 0..a[1] / 0x1000 {
+            self.processes[process].vmas.insert(base + n * 0x1000);
+            if a[3] & 0x8000 != 0 {
+                let frame = self.frame();
+                self.map(cr3, base + n * 0x1000, frame, USER);
+            }
+        }
+        base as i64
+    }
+
+    /// A range that exists but has no pages yet.
+    pub fn reserve(&mut self, process: usize, pages: u64) -> u64 {
+        self.mmap(process, [0, pages * 0x1000, 3, 0x22, 0, 0]) as u64
+    }
+
+    pub(super) fn populate(&mut self, process: usize, a: [u64; 6]) -> i64 {
+        let cr3 = self.processes[process].cr3;
+        for n in 0..a[1] / 0x1000 {
+            let page = a[0] + n * 0x1000;
+            let entry = self.leaf(cr3, page);
+            let copy_on_write = entry & 1 << 9 != 0;
+            if entry & 3 == 3 || entry & 1 != 0 && a[2] == 22 {
+                continue;
+            }
+            if !self.processes[process].vmas.contains(&page) && !copy_on_write {
+                return -12;
+            }
+            let frame = self.frame();
+            if entry & 1 != 0 {
+                let mut bytes = vec![0; 4096];
+                self.world.compute.read(entry & 0xf_ffff_f000, &mut bytes).unwrap();
+                self.world.compute.write(frame, &bytes).unwrap();
+            }
+            self.map(cr3, page, frame, USER);
+        }
+        0
+    }
+
+    pub(super) fn execve(&mut self, process: usize, path: u64) -> Option<Effect> {
+        let mut bytes = vec![0; 4096];
+        let n = self.tables(process).read_string(path, &mut bytes).unwrap().unwrap();
+        if bytes[..n].ends_with(b"missing") {
+            return Some(Effect::Result(-2));
+        }
+        let cr3 = self.image(&bytes[..n]);
+        let closing: Vec<File> =
+            self.processes[process].files.values().filter(|f| f.cloexec).cloned().collect();
+        self.processes[process].files.retain(|_, f| !f.cloexec);
+        self.processes[process].cr3 = cr3;
+        for file in closing {
+            self.closed(&file);
+        }
+        self.load(process);
+        // The new image starts at its code, which makes a call.
+        self.s.regs.r[reg::RCX] = CODE;
+        self.s.regs.r[reg::RSP] = STACK_TOP - 0x900;
+        Some(Effect::Result(nr::getpid as i64))
+    }
+
+    pub(super) fn fork(&mut self, process: usize) -> Option<Effect> {
+        let mut child = self.processes[process].clone();
+        child.cr3 = self.frame();
+        let cr3 = self.processes[process].cr3;
+        self.copy_tables(cr3, child.cr3, 39);
+        self.processes.push(child);
+        Some(Effect::Forked(500, self.processes.len() - 1))
+    }
+
+    /// All pages are shared; what was writable becomes copy-on-write in both.
+    pub(super) fn copy_tables(&mut self, from: u64, to: u64, shift: u32) {
+        for n in 0..512 {
+            let mut entry = self.world.compute.read64(from + n * 8).unwrap();
+            if entry & 1 == 0 {
+                continue;
+            }
+            if shift == 12 {
+                if entry & 2 != 0 {
+                    entry = entry & !2 | 1 << 9;
+                    self.put(from + n * 8, entry);
+                }
+                self.put(to + n * 8, entry);
+            } else {
+                let table = self.frame();
+                self.put(to + n * 8, table | 7);
+                self.copy_tables(entry & 0xf_ffff_f000, table, shift - 9);
+            }
+        }
+    }
+}
