@@ -265,7 +265,7 @@ impl Kernel {
         let cpu = &mut self.cpus[number];
         let next = match &thread.body {
             Body::Native(frame) => {
-                cpu.root = self.spaces.get(thread.space).ok()?.root();
+                cpu.root = thread.root;
                 if tlb::switch_root(cpu.root) {
                     self.counters.space_switches += 1;
                 }

@@ -134,6 +134,8 @@ pub enum Body {
 pub struct Thread {
     /// Where it lives; of a vCPU: its guest-physical space.
     pub space: Id<Space>,
+    /// Root of that space's page tables.
+    pub root: HostPhys,
     /// Its processor.
     pub cpu: usize,
     /// What it executes.
@@ -221,10 +223,11 @@ pub struct Irq {
 }
 
 impl Thread {
-    /// A thread that has not run.
-    pub fn new(space: Id<Space>, cpu: usize, body: Body, cost: u64) -> Self {
+    /// A thread that has not run, in a space with this root.
+    pub fn new(space: (Id<Space>, HostPhys), cpu: usize, body: Body, cost: u64) -> Self {
         Self {
-            space,
+            space: space.0,
+            root: space.1,
             cpu,
             body,
             state: State::Ready,

@@ -117,8 +117,9 @@ pub fn load(
     write_info(info, data, machine, archive, ram, k.tsc_khz);
     let cost = Arena::<Thread>::COST + size_of::<Frame>() as u64;
     k.charge(space, cost + Arena::<crate::object::Sc>::COST)?;
+    let tables = k.spaces.get(space)?.root();
     let body = Body::Native(FrameBox::new(elf.ehdr.e_entry, STACK_TOP, 0));
-    let thread = k.add_thread(Thread::new(space, 0, body, cost));
+    let thread = k.add_thread(Thread::new((space, tables), 0, body, cost));
     install(k, space, thread, machine, (archive, ram, info))?;
     k.add_sc(thread, space, PRIORITY, QUANTUM_MICROSECONDS)?;
     Ok(())

@@ -120,8 +120,9 @@ pub fn thread(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error
     }
     let cost = Arena::<Thread>::COST + size_of::<Frame>() as u64 + OVERHEAD;
     let selector = k.prepare(own, a[0], space, cost)?;
+    let root = k.spaces.get(space)?.root();
     let body = Body::Native(FrameBox::new(a[3], a[4], a[5]));
-    let id = k.add_thread(Thread::new(space, cpu, body, cost));
+    let id = k.add_thread(Thread::new((space, root), cpu, body, cost));
     k.install(own, selector, Capability::Thread(id, ObjRights::all()))
 }
 
@@ -227,6 +228,6 @@ pub fn vcpu(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> 
         return Err(Error::Quota);
     };
     let body = Body::Vcpu(Box::new(VcpuPart::new(vcpu, page.base)));
-    let id = k.add_thread(Thread::new(space, cpu, body, heap));
+    let id = k.add_thread(Thread::new((space, root), cpu, body, heap));
     k.install(own, selector, Capability::Thread(id, ObjRights::all()))
 }
