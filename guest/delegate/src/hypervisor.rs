@@ -1,10 +1,12 @@
 //! What dispatcher and delegates ask of the hypervisor.
 
+use crate::errno;
 use crate::pool::Slot;
 use guest_sys::{hypercall, socket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Duration;
 use wire::hypercall::{DOORBELL, REGISTER};
 
 /// The hypervisor, or what takes its place in a test.
@@ -39,6 +41,13 @@ const SO_ERROR: i32 = 4;
 /// How long a connection may take.
 const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
+/// How often a busy relay is asked again, and the pause in between.
+const REGISTER_ATTEMPTS: u32 = 50;
+const REGISTER_PAUSE: Duration = Duration::from_millis(20);
+/// `-EEXIST` and `-EBUSY`: what the relay answers when it has this mailbox already.
+const ALREADY_WORKER: i64 = -17;
+const ALREADY_DISPATCHER: i64 = -16;
+
 /// `struct sockaddr_vm` of a port of the host.
 fn address(port: u32) -> [u8; 16] {
     let [family, port, host] = [u32::from(AF_VSOCK), port, HOST].map(u32::to_ne_bytes);
@@ -71,7 +80,7 @@ impl Hypervisor for Machine {
     fn connect(&self) -> io::Result<(OwnedFd, u32)> {
         let connection = socket::socket(i32::from(AF_VSOCK), SOCK_STREAM, 0)?;
         match socket::connect(connection.as_fd(), &address(wire::vsock::DOORBELL_PORT)) {
-            Err(error) if crate::errno::of(&error) == crate::errno::EINPROGRESS => {
+            Err(error) if errno::of(&error) == errno::EINPROGRESS => {
                 established(connection.as_fd())?;
             }
             outcome => outcome?,
@@ -83,8 +92,21 @@ impl Hypervisor for Machine {
     }
 
     fn register(&self, _: BorrowedFd<'_>, slot: &Slot) -> io::Result<()> {
-        let mailbox = slot.memory();
-        match hypercall::call(REGISTER, [mailbox.address(), wire::layout::LENGTH, 0]) {
+        let arguments = [slot.memory().address(), wire::layout::LENGTH, 0];
+        let mut answer = hypercall::call(REGISTER, arguments);
+        for _ in 0..REGISTER_ATTEMPTS {
+            if answer != -errno::EAGAIN {
+                break;
+            }
+            // The relay was busy. It may have taken the mailbox in all the same, only too late to
+            // say so: then it says now that it has it.
+            std::thread::sleep(REGISTER_PAUSE);
+            answer = match hypercall::call(REGISTER, arguments) {
+                ALREADY_WORKER | ALREADY_DISPATCHER => 0,
+                other => other,
+            };
+        }
+        match answer {
             0.. => Ok(()),
             error => Err(io::Error::from_raw_os_error(i32::try_from(-error).unwrap_or(0))),
         }
