@@ -15,6 +15,7 @@
 //! 5. a recall from another processor is an ordinary inter-processor interrupt: it makes the
 //!    guest exit with [`Route::Host`].
 mod exit;
+mod lost;
 mod maps;
 mod state;
 mod switch;
@@ -146,9 +147,18 @@ impl Vcpu {
     pub fn run(&mut self, host: &HostArea) -> RawExit {
         self.take_processor(host);
         self.prepare_entry(host);
-        // SAFETY: VMCB, maps and host page are valid by the contracts of `new` and `init_cpu`;
-        // the state in the VMCB was sanitised by `load_state` or written by the processor.
-        unsafe { switch::enter(&mut self.regs, self.vmcb.phys, host.state.phys) };
+        let before = self.saved();
+        let enter = |vcpu: &mut Self| {
+            // SAFETY: VMCB, maps and host page are valid by the contracts of `new` and
+            // `init_cpu`; the state in the VMCB was sanitised by `load_state` or written by the
+            // processor.
+            unsafe { switch::enter(&mut vcpu.regs, vcpu.vmcb.phys, host.state.phys) };
+        };
+        enter(self);
+        if self.was_lost(&before) {
+            self.restore(&before);
+            enter(self);
+        }
         self.exits += 1;
         self.finish_exit()
     }
