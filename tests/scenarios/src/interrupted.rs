@@ -17,12 +17,14 @@ pub fn run() -> Result<()> {
         let mut line = String::new();
         BufReader::new(output).read_line(&mut line)?;
         ensure!(line == "begun\n", "the command did not run: {line}");
-        ensure!(emulators().len() > before.len(), "no emulator runs");
+        // Others may start emulators of their own meanwhile.
+        let ours: Vec<_> = emulators().into_iter().filter(|pid| !before.contains(pid)).collect();
+        ensure!(!ours.is_empty(), "no emulator runs");
         kill(Pid::from_raw(i32::try_from(child.id())?), signal)?;
-        let end = Instant::now() + Duration::from_secs(5);
         let ended = child.wait()?;
+        let end = Instant::now() + Duration::from_secs(30);
         ensure!(ended.code() == status, "{signal}: {ended}");
-        while emulators().iter().any(|pid| !before.contains(pid)) {
+        while emulators().iter().any(|pid| ours.contains(pid)) {
             ensure!(Instant::now() < end, "{signal} left an emulator running");
             std::thread::sleep(Duration::from_millis(20));
         }
