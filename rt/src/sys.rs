@@ -8,57 +8,11 @@ use core::arch::asm;
 /// Registers of a call: ten arguments in, ten results out.
 type Registers = [u64; 10];
 
-fn raw(number: CallNumber, r: &mut Registers) -> u64 {
+/// A nonsense number or nonsense arguments may end this program or unmap its memory, never more.
+fn raw(number: u64, r: &mut Registers) -> u64 {
     let status;
     // SAFETY: SYSCALL enters the kernel, which changes only the registers listed here (see
     // `abi::call`), and touches this program's memory only where the call's arguments say so.
-    unsafe {
-        asm!(
-            "syscall",
-            inlateout("rax") number as u64 => status,
-            inlateout("rdi") r[0],
-            inlateout("rsi") r[1],
-            inlateout("rdx") r[2],
-            inlateout("r10") r[3],
-            inlateout("r8") r[4],
-            inlateout("r9") r[5],
-            inlateout("r12") r[6],
-            inlateout("r13") r[7],
-            inlateout("r14") r[8],
-            inlateout("r15") r[9],
-            lateout("rcx") _,
-            lateout("r11") _,
-            options(nostack),
-        );
-    }
-    status
-}
-
-fn plain(number: CallNumber, arguments: &[u64]) -> Result<Registers, Error> {
-    let mut r = [0; 10];
-    for (to, from) in r.iter_mut().zip(arguments) {
-        *to = *from;
-    }
-    let status = raw(number, &mut r);
-    Error::check(status)?;
-    Ok(r)
-}
-
-fn sel(s: Selector) -> u64 {
-    u64::from(s.0)
-}
-
-/// Any call with any arguments, for tests of the kernel's own checks: returns the status and the
-/// result registers.
-#[must_use]
-pub fn arbitrary(number: u64, arguments: &[u64]) -> (u64, [u64; 10]) {
-    let mut r = [0; 10];
-    for (to, from) in r.iter_mut().zip(arguments) {
-        *to = *from;
-    }
-    let status;
-    // SAFETY: as in `raw`. A call with nonsense arguments may end this program or unmap its
-    // memory, which is what the tests that use it look for, but it changes no other register.
     unsafe {
         asm!(
             "syscall",
@@ -78,6 +32,34 @@ pub fn arbitrary(number: u64, arguments: &[u64]) -> (u64, [u64; 10]) {
             options(nostack),
         );
     }
+    status
+}
+
+fn registers(arguments: &[u64]) -> Registers {
+    let mut r = [0; 10];
+    for (to, from) in r.iter_mut().zip(arguments) {
+        *to = *from;
+    }
+    r
+}
+
+fn plain(number: CallNumber, arguments: &[u64]) -> Result<Registers, Error> {
+    let mut r = registers(arguments);
+    let status = raw(number as u64, &mut r);
+    Error::check(status)?;
+    Ok(r)
+}
+
+fn sel(s: Selector) -> u64 {
+    u64::from(s.0)
+}
+
+/// Any call with any arguments, for tests of the kernel's own checks: returns the status and the
+/// result registers.
+#[must_use]
+pub fn arbitrary(number: u64, arguments: &[u64]) -> (u64, [u64; 10]) {
+    let mut r = registers(arguments);
+    let status = raw(number, &mut r);
     (status, r)
 }
 
@@ -105,7 +87,7 @@ pub fn call(portal: Selector, message: Message) -> Result<Message, Error> {
     let mut r = [0; 10];
     r[0] = sel(portal);
     r[1..=MESSAGE_WORDS].copy_from_slice(&message);
-    let status = raw(CallNumber::Call, &mut r);
+    let status = raw(CallNumber::Call as u64, &mut r);
     Error::check(status)?;
     Ok(words(&r))
 }
@@ -121,7 +103,7 @@ fn words(r: &Registers) -> Message {
 pub fn wait(deadline: u64) -> Result<(Event, Message), Error> {
     let mut r = [0; 10];
     r[9] = deadline;
-    let status = raw(CallNumber::Wait, &mut r);
+    let status = raw(CallNumber::Wait as u64, &mut r);
     Error::check(status)?;
     Ok((Event::decode(r[0]).ok_or(Error::BadState)?, words(&r)))
 }
@@ -135,7 +117,7 @@ pub fn reply_wait(status: u64, message: Message, deadline: u64) -> Result<(Event
     r[0] = status;
     r[1..=MESSAGE_WORDS].copy_from_slice(&message);
     r[9] = deadline;
-    let status = raw(CallNumber::ReplyWait, &mut r);
+    let status = raw(CallNumber::ReplyWait as u64, &mut r);
     Error::check(status)?;
     Ok((Event::decode(r[0]).ok_or(Error::BadState)?, words(&r)))
 }
