@@ -20,6 +20,10 @@ pub const SERVICE_MEMORY: u64 = 384 << 20;
 /// Memory of the machine above that of its VMs, the boot archive included.
 const OWN_MEMORY: u64 = 1664 << 20;
 
+/// Processors of the emulated machine: one for each virtual machine, and the first, which must not
+/// run guests (`doc/decisions/emulator-faults.md`).
+const PROCESSORS: u32 = 3;
+
 /// Memory of the whole machine with the default options.
 pub const MEMORY: u64 = COMPUTE_MEMORY + SERVICE_MEMORY + OWN_MEMORY;
 
@@ -134,6 +138,7 @@ pub fn boot(
         initrd: archive(cache, images)?,
         command_line: command_line(options, &trusted)?,
         memory,
+        processors: PROCESSORS,
         forwards: forwards.clone(),
         count_instructions: options.count_instructions,
     };
@@ -277,6 +282,7 @@ pub fn boot_plain(cache: &Cache, images: &Images, observer: Observer) -> Result<
         command_line: "console=hvc0 quiet panic=-1 trapline.role=service trapline.agent=/dev/hvc1"
             .into(),
         memory: 1 << 30,
+        processors: 2,
         forwards: Vec::new(),
         count_instructions: false,
     };

@@ -47,6 +47,7 @@ pub fn run(cache: &Cache, repository: &Repository) -> Result<Report> {
         initrd: archive_path,
         command_line: String::new(),
         memory: 512 << 20,
+        processors: 2,
         forwards: Vec::new(),
         count_instructions: false,
     };

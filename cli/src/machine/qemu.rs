@@ -90,6 +90,8 @@ pub struct Setup {
     pub command_line: String,
     /// Bytes of memory.
     pub memory: u64,
+    /// Processors.
+    pub processors: u32,
     /// Forwarded ports.
     pub forwards: Vec<Forward>,
     /// One tick of the time-stamp counter per instruction: slow, but exact.
@@ -140,7 +142,7 @@ impl Setup {
             command.args(accelerator(self.svm_needed()));
         }
         command.args(["-machine", "q35", "-nodefaults", "-display", "none", "-no-reboot"]);
-        command.args(["-name", "trapline", "-smp", "2"]);
+        command.args(["-name", "trapline", "-smp", &self.processors.to_string()]);
         let hotplug = if self.svm_needed() { "" } else { ",maxmem=8G" };
         command.args(["-m", &format!("{}M{hotplug}", self.memory >> 20)]);
         command.arg("-kernel").arg(&self.kernel).arg("-initrd").arg(&self.initrd);

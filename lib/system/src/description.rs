@@ -12,7 +12,8 @@ pub struct Program {
     pub name: String,
     /// Its ELF file in the boot archive.
     pub file: String,
-    /// A thread on each of these processors; a number beyond the last processor means the last.
+    /// A thread on each of these processors; numbers beyond the last processor
+    /// count round.
     pub cpus: Vec<u32>,
     /// Bytes of heap.
     pub heap: u64,
@@ -119,7 +120,7 @@ pub struct ExitRoute {
 pub struct VirtualMachine {
     /// Name.
     pub name: String,
-    /// Processor that it runs on (the last one, where there are fewer).
+    /// Processor that it runs on (counted round, where there are fewer).
     pub cpu: u32,
     /// Priority of its vCPU.
     pub priority: u8,

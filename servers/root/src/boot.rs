@@ -37,6 +37,14 @@ pub struct Info {
     archive_length: u64,
 }
 
+impl Info {
+    /// The processor that a number of the system description means: it counts round.
+    #[must_use]
+    pub fn processor(&self, number: u32) -> u32 {
+        number % self.cpus.max(1)
+    }
+}
+
 /// Everything that is known while the system is built.
 pub struct Builder {
     /// Facts from the kernel.

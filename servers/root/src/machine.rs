@@ -47,7 +47,7 @@ impl Builder {
     }
 
     fn create_machine(&mut self, machine: &VirtualMachine) -> Result<Selector, Failure> {
-        let cpu = machine.cpu.min(self.info.cpus - 1);
+        let cpu = self.info.processor(machine.cpu);
         let what = format!("virtual machine '{}'", machine.name);
         let space = self.selector();
         sys::create_space(space, SpaceKind::Guest, GUEST_QUOTA).map_err(Failure::kernel(&what))?;

@@ -136,7 +136,7 @@ impl Builder {
         let bytes = self.contents(&declared.file)?;
         let entry = crate::loader::entry(&declared.file, &bytes)?;
         for (number, cpu) in declared.cpus.iter().enumerate() {
-            let cpu = (*cpu).min(self.info.cpus - 1);
+            let cpu = self.info.processor(*cpu);
             let (thread, notification) = (self.selector(), self.selector());
             let stack = STACKS + number as u64 * STACK_DISTANCE + STACK;
             let args = ThreadArgs { entry, stack, argument: number as u64 };

@@ -14,8 +14,8 @@
 //!    resolves needs neither: just run again;
 //! 5. a recall from another processor is an ordinary inter-processor interrupt: it makes the
 //!    guest exit with [`Route::Host`].
+mod events;
 mod exit;
-mod lost;
 mod maps;
 mod state;
 mod switch;
@@ -107,6 +107,8 @@ pub struct Vcpu {
     exceptions: u32,
     /// The TLB must drop this guest's translations at the next entry.
     flush: Cell<bool>,
+    /// An external interrupt that the guest has not taken yet.
+    interrupt: Option<u8>,
     /// What the last exit was.
     last: RawExit,
     /// Exits so far.
@@ -136,6 +138,7 @@ impl Vcpu {
             syscall_msrs: false,
             exceptions: 0,
             flush: Cell::new(true),
+            interrupt: None,
             last: RawExit::default(),
             exits: 0,
         };
@@ -147,17 +150,12 @@ impl Vcpu {
     pub fn run(&mut self, host: &HostArea) -> RawExit {
         self.take_processor(host);
         self.prepare_entry(host);
-        let before = self.saved();
-        let enter = |vcpu: &mut Self| {
-            // SAFETY: VMCB, maps and host page are valid by the contracts of `new` and
-            // `init_cpu`; the state in the VMCB was sanitised by `load_state` or written by the
-            // processor.
-            unsafe { switch::enter(&mut vcpu.regs, vcpu.vmcb.phys, host.state.phys) };
-        };
-        enter(self);
-        if self.was_lost(&before) {
-            self.restore(&before);
-            enter(self);
+        let virtual_interrupt = self.prepare_events();
+        // SAFETY: VMCB, maps and host page are valid by the contracts of `new` and `init_cpu`;
+        // the state in the VMCB was sanitised by `load_state` or written by the processor.
+        unsafe { switch::enter(&mut self.regs, self.vmcb.phys, host.state.phys) };
+        if virtual_interrupt {
+            switch::recheck_interrupts();
         }
         self.exits += 1;
         self.finish_exit()
@@ -239,18 +237,14 @@ impl Vcpu {
 
     /// Reads the exit, and keeps an event whose delivery it interrupted for the next entry.
     fn finish_exit(&mut self) -> RawExit {
-        let asked = self.exceptions;
-        let vmcb = self.vmcb_mut();
+        let vmcb = self.vmcb();
         let last = RawExit {
             code: vmcb.exit_code,
             info1: vmcb.exit_info1,
             info2: vmcb.exit_info2,
             int_info: vmcb.exit_int_info,
         };
-        vmcb.event_inject = match last.own_exception(asked) {
-            Some(vector) => state::raise_again(vector),
-            None => state::redeliver(last.int_info),
-        };
+        self.finish_events(last);
         self.last = last;
         if last.is_invalid() {
             // QEMU leaves the host's registers in the save area then: nobody shall see them.

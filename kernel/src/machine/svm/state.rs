@@ -1,5 +1,5 @@
 //! Between the VMCB and the state page: what managers may see, and what they may set.
-use super::{Vcpu, maps, vmcb};
+use super::{Vcpu, events, maps, vmcb};
 use abi::vcpu::{Segment, VcpuState, reg};
 
 /// PAT after reset (AMD APM volume 2, section 7.8.2).
@@ -32,10 +32,6 @@ const SEGMENT_LONG: u16 = 1 << 9;
 const SEGMENT_BIG: u16 = 1 << 10;
 const SEGMENT_BITS: u16 = 0xfff;
 
-/// Events (EVENTINJ, EXITINTINFO): valid, type, error code valid (AMD APM 15.20).
-const EVENT_VALID: u64 = 1 << 31;
-const EVENT_BITS: u64 = 0xffff_ffff_8000_0fff;
-
 impl Vcpu {
     /// Takes over what a manager left in (a private copy of) the state page. Whatever it holds,
     /// VMRUN accepts the result and the host's own state is out of reach.
@@ -56,7 +52,7 @@ impl Vcpu {
         vmcb.sfmask = state.sfmask & 0xffff_ffff;
         vmcb.sysenter = state.sysenter.map(canonical);
         vmcb.pat = legal_pat(state.pat);
-        vmcb.event_inject = legal_event(state.inject);
+        vmcb.event_inject = events::legal(state.inject);
         vmcb.interrupt_shadow = u64::from(state.interrupt_shadow != 0);
         vmcb.tsc_offset = state.tsc_offset;
         self.load_intercepts(state);
@@ -116,8 +112,6 @@ impl Vcpu {
         vmcb.intercept_3 = vmcb::ALWAYS_3
             | if state.intercept_iret != 0 { vmcb::IRET } else { 0 }
             | if window { vmcb::VINTR } else { 0 };
-        vmcb.virtual_interrupt = vmcb::V_INTR_MASKING
-            | if window { vmcb::V_IRQ | vmcb::V_INTR_PRIO | vmcb::V_IGN_TPR } else { 0 };
     }
 
     /// Writes what managers see after an exit. Fields that only go inwards keep their values,
@@ -156,34 +150,6 @@ impl Vcpu {
         state.flush_tlb = 0;
         state.exits = self.exits;
     }
-}
-
-/// The event to deliver again after an exit that interrupted its delivery, or 0.
-///
-/// Software interrupts and the exceptions of INT3 and INTO are not: their instruction runs again.
-pub fn redeliver(int_info: u64) -> u64 {
-    let (vector, kind) = (int_info & 0xff, int_info >> 8 & 7);
-    let software = kind == 4 || (kind == 3 && (vector == 3 || vector == 4));
-    if software { 0 } else { legal_event(int_info) }
-}
-
-/// An exception that was intercepted only to be raised again.
-pub fn raise_again(vector: u32) -> u64 {
-    // Of the two, `#AC` has an error code: zero.
-    let error_code = if vector == 17 { 1 << 11 } else { 0 };
-    EVENT_VALID | 3 << 8 | error_code | u64::from(vector)
-}
-
-/// The event, or 0 when VMRUN would refuse it: types are 0 (interrupt), 2 (NMI), 3 (exception,
-/// not vector 2; QEMU refuses 31 too), 4 (software interrupt).
-fn legal_event(event: u64) -> u64 {
-    let (vector, kind) = (event & 0xff, event >> 8 & 7);
-    let legal = match kind {
-        0 | 2 | 4 => true,
-        3 => vector < 31 && vector != 2,
-        _ => false,
-    };
-    if event & EVENT_VALID != 0 && legal { event & EVENT_BITS } else { 0 }
 }
 
 /// The PAT, or its reset value when an entry names a reserved type.

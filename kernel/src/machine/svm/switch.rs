@@ -104,6 +104,14 @@ pub fn take_interrupts() {
     unsafe { asm!("sti", "nop", "cli", options(nostack)) };
 }
 
+/// Writes the task priority that the host has anyway, zero. After an entry with a virtual interrupt
+/// QEMU 7.2 may have forgotten that a physical one is pending (VMRUN marks the virtual one in a word
+/// that other threads write too, without a lock); this makes it look again.
+pub fn recheck_interrupts() {
+    // SAFETY: the kernel never raises its task priority.
+    unsafe { asm!("mov cr8, {0}", in(reg) 0u64, options(nomem, nostack, preserves_flags)) };
+}
+
 /// Enters the guest and comes back after its exit.
 ///
 /// # Safety
@@ -119,7 +127,8 @@ pub unsafe fn enter(regs: &mut Registers, vmcb: HostPhys, host: HostPhys) {
 ///
 /// GIF is clear from `clgi` to `stgi`, so that `sti` only sets the IF that VMRUN remembers: with
 /// V_INTR_MASKING that is what lets physical interrupts force an exit. After the exit IF is
-/// cleared before GIF is set: the interrupt stays pending for the kernel.
+/// cleared before GIF is set: the interrupt stays pending for the kernel. The instruction between
+/// `sti` and VMRUN ends the interrupt shadow of `sti`, which QEMU 7.2 would hand to the guest.
 #[unsafe(naked)]
 unsafe extern "sysv64" fn world_switch(_regs: *mut Registers, _vmcb: u64, _host: u64) {
     naked_asm!(
@@ -145,6 +154,7 @@ unsafe extern "sysv64" fn world_switch(_regs: *mut Registers, _vmcb: u64, _host:
         "mov r15, [rdi + 120]",
         "mov rdi, [rdi + 56]",
         "sti",
+        "nop",
         "vmrun rax",
         "cli",
         "vmsave rax",

@@ -179,8 +179,3 @@ pub const ALWAYS_3: u32 = 0b1111
 /// Intercepts of offset 0x010 that are always on: VMRUN, VMMCALL, VMLOAD, VMSAVE, STGI, CLGI,
 /// SKINIT, WBINVD, MONITOR, MWAIT (both forms), XSETBV, RDPRU.
 pub const ALWAYS_4: u32 = 0b111_1111 | 1 << 9 | 1 << 10 | 1 << 11 | 1 << 12 | 1 << 13 | 1 << 14;
-
-/// Where the save area begins, in bytes.
-pub const SAVE_OFFSET: usize = 0x400;
-/// Words of the save area that VMRUN, VMEXIT, VMSAVE and VMLOAD use.
-pub const SAVE_WORDS: usize = 0x280 / 8;
