@@ -104,6 +104,15 @@ impl Core {
     /// Stops watching a space.
     pub fn forget(&self, space: &Space) {
         self.spaces.borrow_mut().retain(|s| s.id != space.id);
+        space.abandon();
+    }
+
+    fn forget_all(&self, gone: impl Fn(&Space) -> bool) {
+        let spaces: Vec<_> = {
+            let mut spaces = self.spaces.borrow_mut();
+            spaces.extract_if(.., |s| gone(s)).collect()
+        };
+        spaces.iter().for_each(|space| space.abandon());
     }
 
     /// The process of a table is gone: its sockets, its delegate and its spaces go.
@@ -114,7 +123,7 @@ impl Core {
         if table.in_exec.get() || table.dead.replace(true) {
             return;
         }
-        self.spaces.borrow_mut().retain(|s| s.table.id != table.id);
+        self.forget_all(|space| space.table.id == table.id);
         self.wakes.drop_table(&*self.world, table.id);
         table.wakes.borrow_mut().clear();
         // The delegate's end closes its sockets; the entries only go from the books.
@@ -213,7 +222,7 @@ impl Core {
             table.in_exec.set(false);
             self.bury(&table);
         }
-        self.spaces.borrow_mut().clear();
+        self.forget_all(|_| true);
         self.execs.borrow_mut().clear();
     }
 

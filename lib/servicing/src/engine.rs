@@ -67,6 +67,12 @@ impl Engine {
         self.core.census()
     }
 
+    /// The spaces that are watched now, to see later whether they are gone.
+    #[cfg(test)]
+    pub fn watched(&self) -> Vec<alloc::rc::Weak<Space>> {
+        self.core.spaces.borrow().iter().map(Rc::downgrade).collect()
+    }
+
     // ----- exits of the compute vCPU -----
 
     /// Handles an exit: afterwards the vCPU can go on.

@@ -298,6 +298,14 @@ impl Space {
         drop(workers);
     }
 
+    /// Drops the calls in service. They hold their space, which would never go otherwise.
+    pub fn abandon(&self) {
+        let threads = core::mem::take(&mut *self.threads.borrow_mut());
+        let forks = core::mem::take(&mut *self.forks.borrow_mut());
+        // What they drop looks at the space again: not while it is borrowed.
+        drop((threads, forks));
+    }
+
     /// Forgets a thread that has nothing in service and the common descriptors.
     pub fn tidy(&self) {
         self.threads.borrow_mut().retain(|t| {

@@ -121,6 +121,27 @@ fn a_failed_exec_leaves_everything_as_it_was() {
 }
 
 #[test]
+fn spaces_of_programs_that_are_over_are_freed() {
+    let mut g = Guest::new("/usr/bin/curl");
+    let p = g.start(b"/launcher");
+    g.hypercall(p, hypercall::TRUST, 0);
+    let mut spaces = g.engine.watched();
+    g.write(p, DATA, b"/usr/bin/curl\0");
+    // The call never returns in the space that it leaves.
+    assert_eq!(g.call(p, nr::execve, &[DATA, 0, 0]), 4242);
+    assert!(spaces.iter().all(|space| space.upgrade().is_none()), "the launcher's space");
+    spaces = g.engine.watched();
+    // A call is in service when the process ends.
+    let fd = g.call(p, nr::socket, &[2, 1, 0]) as u64;
+    g.write(p, DATA, &address([10, 0, 2, 2], 80));
+    assert_eq!(g.call(p, nr::connect, &[fd, DATA, 16]), 0);
+    blocked(g.begin(p, FS, RSP, nr::read, &[fd, DATA, 100]));
+    g.kill(p);
+    assert_eq!(g.engine.census().processes, 0);
+    assert!(spaces.iter().all(|space| space.upgrade().is_none()), "curl's space");
+}
+
+#[test]
 fn loopback_stays_local() {
     let (mut g, p) = trusted();
     let fd = g.call(p, nr::socket, &[2, 1, 0]) as u64;
