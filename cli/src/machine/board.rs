@@ -203,13 +203,19 @@ impl Board {
         let session = match &message {
             M::Ready { version, .. } => {
                 let wrong = *version != agent::VERSION;
-                return self.change(|state| {
+                let again = self.change(|state| {
                     let state = state.vm(vm);
                     state.ready = !wrong;
+                    let failed = state.failed.take();
                     if wrong {
                         state.failed = Some("its init speaks another version".into());
                     }
+                    failed.is_some() && !wrong
                 });
+                if again {
+                    self.note(Note::Line(format!("the {} VM runs again", vm.name())));
+                }
+                return;
             }
             M::Log { text } => {
                 return self.note(Note::Line(format!("{} VM: {text}", vm.name())));

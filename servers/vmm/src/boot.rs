@@ -2,11 +2,12 @@
 use alloc::format;
 use alloc::string::{String, ToString};
 use linuxboot::{Boot, Loaded};
+use platform::clock::Clock;
 use platform::cpuid;
 use rt::Shared;
 
 /// Date at which guests start when nobody tells the date: 1 January 2026.
-pub const EPOCH: u64 = 1_767_225_600;
+const EPOCH: u64 = 1_767_225_600;
 
 /// What every guest is told: kernel messages go to the serial port until `hvc0` is there, and a
 /// kernel that panics resets its machine, which ends it.
@@ -17,6 +18,12 @@ const COMMAND_LINE: &str = "console=ttyS0 console=hvc0 quiet panic=-1 reboot=acp
 
 /// Words for guests of an emulated processor, which has no speculation to protect against.
 const EMULATED: &str = " mitigations=off";
+
+/// The guest's clock after power-on.
+pub fn clock() -> Clock {
+    let config = rt::config();
+    Clock::new(config.tsc_khz, 0, config.number("epoch").unwrap_or(EPOCH))
+}
 
 /// Lays kernel and initial RAM disk out in guest RAM.
 pub fn load(role: &str, ram: &Shared) -> Result<Loaded, String> {

@@ -17,6 +17,7 @@ mod exits;
 mod io;
 mod monitor;
 mod msr;
+mod restart;
 
 use abi::{Error, Event, FaultMessage, FaultReply, MESSAGE_WORDS, Message};
 use monitor::Monitor;

@@ -3,6 +3,7 @@ use crate::boot;
 use crate::code;
 use crate::devices::{Devices, Settings};
 use crate::end::End;
+use crate::restart::Restarts;
 use abi::vcpu::{EXIT_CLASSES, ExitClass, VcpuState};
 use abi::{NO_DEADLINE, Selector};
 use alloc::string::{String, ToString};
@@ -23,6 +24,9 @@ const ROOT_IMAGE: u64 = 1 << 32;
 pub struct Monitor {
     /// `compute` or `service`.
     pub role: String,
+    /// When it may start again after its end.
+    pub restarts: Restarts,
+    pub settings: Settings,
     pub ram: Shared,
     pub page: VcpuPage,
     pub devices: Devices<Shared>,
@@ -32,18 +36,18 @@ pub struct Monitor {
     pub serial: Serial,
     /// Reports about odd accesses that are still to be made: a guest cannot flood the log.
     pub reports: u32,
-    vcpu: Selector,
+    pub vcpu: Selector,
     /// The kernel that starts at the first exit.
-    loaded: Option<Loaded>,
+    pub loaded: Option<Loaded>,
     /// The guest has executed HLT and not been interrupted since.
-    halted: bool,
+    pub halted: bool,
     /// A recall is under way.
     recalled: bool,
     /// The guest will exit as soon as it can take an interrupt.
-    window: bool,
-    ended: bool,
+    pub window: bool,
+    pub ended: bool,
     /// What the console has not heard yet about the end.
-    last_words: Vec<u8>,
+    pub last_words: Vec<u8>,
     verbose: bool,
     /// The serial port's output goes to the log too.
     log_serial: bool,
@@ -66,14 +70,15 @@ impl Monitor {
         let image = config.number("root_image_length").unwrap_or(0);
         let root_image = ROOT_IMAGE..ROOT_IMAGE.saturating_add(image);
         let settings = Settings { service: role == "service", root_image };
-        let epoch = config.number("epoch").unwrap_or(boot::EPOCH);
         let mut monitor = Self {
+            restarts: Restarts::new(&role),
             role,
             ram,
             page: needed(VcpuPage::region("vcpu"), "region 'vcpu'"),
             devices: Devices::new(ram, &settings),
+            settings,
             apic: Apic::new(),
-            clock: Clock::new(config.tsc_khz, 0, epoch),
+            clock: boot::clock(),
             eoi: EndOfInterrupt::default(),
             serial: Serial::default(),
             reports: 32,
@@ -114,7 +119,7 @@ impl Monitor {
 
     /// After an exit was handled: chooses what is delivered at the next entry.
     pub fn finish_exit(&mut self, class: ExitClass, state: &mut VcpuState) {
-        if self.ended {
+        if self.ended && !self.restart(state) {
             state.inject = 0;
             state.want_window = 0;
             state.blocked = 1;
@@ -168,6 +173,7 @@ impl Monitor {
         self.devices.notified(bits);
         if self.ended {
             self.say_last_words();
+            self.wake_to_restart();
         } else {
             self.wake_guest();
         }
@@ -206,6 +212,7 @@ impl Monitor {
         self.last_words = alloc::format!("\r\n{VM_ENDED}{why}\r\n").into_bytes();
         self.say_last_words();
         self.devices.machine_ended();
+        self.restarts.ended(why);
     }
 
     /// Tells the console that the VM is over, as far as it takes it now.

@@ -1,8 +1,10 @@
-//! The service VM is powered off in mid-transfer: errors at once, the compute VM goes on.
+//! The service VM is powered off in mid-transfer: errors at once, the compute VM goes on; the service VM
+//! starts again, and new sockets work.
 use crate::killed_delegate::{ends_badly, start_slow};
-use crate::rig::{Rig, text};
+use crate::rig::Rig;
 use anyhow::{Result, ensure};
 use hostlink::agent::ToGuest;
+use std::time::Duration;
 use trapline::machine::Vm;
 use trapline::web::Server;
 
@@ -13,8 +15,11 @@ pub fn run() -> Result<()> {
     let session = start_slow(&rig, &server)?;
     rig.machine.send(Vm::Service, &ToGuest::PowerOff)?;
     ends_badly(&rig, session)?;
-    let outcome = rig.compute(&format!("curl -sS -m 20 {}", server.url()))?;
-    ensure!(outcome.status != 0, "a download without service VM: {}", text(&outcome));
     ensure!(rig.succeed("echo alive")? == "alive\n", "the compute VM does not go on");
+    let url = server.url();
+    let small = url.replace("/file", "/small");
+    rig.wait_until(&format!("curl -sS -m 20 {small}"), Duration::from_secs(120))?;
+    let sum = rig.succeed(&format!("curl -sS -m 60 {url} | sha256sum | cut -c-64"))?;
+    ensure!(sum.trim() == server.sha256(), "after the restart another file arrived: {sum}");
     Ok(())
 }

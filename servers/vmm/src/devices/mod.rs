@@ -71,6 +71,11 @@ fn join<D: Model>(slot: u8, model: D, channel: &str) -> Joined<D> {
     Joined { function: plug(slot, model), pipe: Pipe::open(channel) }
 }
 
+fn socket(settings: &Settings) -> Vsock {
+    let (cid, port) = if settings.service { (4, DOORBELL_PORT) } else { (3, WAKE_PORT) };
+    Vsock::new(cid, port)
+}
+
 impl<M: Memory> Devices<M> {
     /// The devices of a VM with this RAM, after power-on. Opens the channels by name.
     pub fn new(ram: M, settings: &Settings) -> Self {
@@ -79,7 +84,6 @@ impl<M: Memory> Devices<M> {
         } else {
             ("console-compute", "agent-compute", "vsock-compute")
         };
-        let (cid, port) = if settings.service { (4, DOORBELL_PORT) } else { (3, WAKE_PORT) };
         Self {
             ram,
             bridge: HostBridge::new(),
@@ -87,9 +91,22 @@ impl<M: Memory> Devices<M> {
             agent: join(2, Console::default(), agent),
             pmem: plug(3, Pmem::new(settings.root_image.clone())),
             entropy: plug(4, Entropy::default()),
-            vsock: join(5, Vsock::new(cid, port), vsock),
+            vsock: join(5, socket(settings), vsock),
             net: settings.service.then(|| join(6, Net::new(CARD), "packets")),
             interrupts: VecDeque::new(),
+        }
+    }
+
+    /// After [`Devices::machine_ended`]: the devices as they are after power-on. The channels stay.
+    pub fn power_on(&mut self, settings: &Settings) {
+        self.bridge = HostBridge::new();
+        self.console.function = plug(1, Console::default());
+        self.agent.function = plug(2, Console::default());
+        self.pmem = plug(3, Pmem::new(settings.root_image.clone()));
+        self.entropy = plug(4, Entropy::default());
+        self.vsock.function = plug(5, socket(settings));
+        if let Some(net) = &mut self.net {
+            net.function = plug(6, Net::new(CARD));
         }
     }
 
