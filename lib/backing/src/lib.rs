@@ -49,6 +49,22 @@ pub struct Object {
     pub length: u64,
 }
 
+impl Object {
+    /// The objects of a list `base:length,…` (decimal bytes), numbered from zero.
+    ///
+    /// # Errors
+    /// The part of the list that is malformed.
+    pub fn list(text: &str) -> impl Iterator<Item = Result<Self, &str>> {
+        text.split(',').filter(|part| !part.is_empty()).map(|part| {
+            let numbers = part.split_once(':').map(|(base, length)| (base.parse(), length.parse()));
+            match numbers {
+                Some((Ok(base), Ok(length))) => Ok(Self { base, length }),
+                _ => Err(part),
+            }
+        })
+    }
+}
+
 /// What to map to serve a fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Piece {
@@ -91,6 +107,17 @@ mod tests {
     extern crate std;
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn lists_name_the_part_that_is_malformed() {
+        let list = |text| Object::list(text).collect::<Result<std::vec::Vec<_>, _>>();
+        assert_eq!(list(""), Ok(std::vec![]));
+        let both = std::vec![Object { base: 0, length: 4096 }, Object { base: 8192, length: 1 }];
+        assert_eq!(list("0:4096,8192:1,"), Ok(both));
+        assert_eq!(list("0:1,7,2:2"), Err("7"));
+        assert_eq!(list("0:-1"), Err("0:-1"));
+        assert_eq!(list("0:99999999999999999999"), Err("0:99999999999999999999"));
+    }
 
     #[test]
     fn a_fault_in_the_middle_gets_its_whole_chunk() {

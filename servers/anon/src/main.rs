@@ -10,12 +10,10 @@
 
 extern crate alloc;
 
-use abi::{
-    Error, Event, FaultMessage, FaultReply, MESSAGE_WORDS, MemRights, NO_DEADLINE, Selector,
-};
+use abi::{Error, FaultMessage, FaultReply, MemRights, Selector};
 use alloc::vec::Vec;
 use backing::{CHUNK, Object, Tag, piece};
-use rt::{Shared, log, sys};
+use rt::Shared;
 use spin::{Mutex, Once};
 
 rt::entry!(main);
@@ -28,18 +26,6 @@ struct State {
 
 static STATE: Once<Mutex<State>> = Once::new();
 
-fn parse_objects(text: &str) -> Option<Vec<(Object, Vec<bool>)>> {
-    text.split(',')
-        .filter(|part| !part.is_empty())
-        .map(|part| {
-            let (base, length) = part.split_once(':')?;
-            let object = Object { base: base.parse().ok()?, length: length.parse().ok()? };
-            let chunks = usize::try_from(object.length.div_ceil(CHUNK)).ok()?;
-            Some((object, alloc::vec![false; chunks]))
-        })
-        .collect()
-}
-
 impl State {
     fn from_config() -> Self {
         let config = rt::config();
@@ -47,10 +33,11 @@ impl State {
             panic!("no region 'pool' in the configuration");
         };
         let text = config.parameter("objects").unwrap_or("");
-        let Some(objects) = parse_objects(text) else {
-            panic!("parameter 'objects' is malformed: {text}");
-        };
-        Self { pool, objects }
+        let objects = Object::list(text).map(|object| match object {
+            Ok(object) => (object, alloc::vec![false; object.length.div_ceil(CHUNK) as usize]),
+            Err(part) => panic!("parameter 'objects' is malformed at '{part}'"),
+        });
+        Self { pool, objects: objects.collect() }
     }
 
     /// Finds the memory behind a fault and zeroes it when it is fresh.
@@ -84,26 +71,5 @@ fn main(_thread: u64) -> ! {
     let Some(pool) = rt::config().capability("pool") else {
         panic!("no capability 'pool' in the configuration");
     };
-    let mut next = sys::wait(NO_DEADLINE);
-    loop {
-        next = match next {
-            Ok((Event::Fault(_), words)) => {
-                let fault = FaultMessage::decode(&words);
-                // In a statement of its own, so that the lock is free again before the reply:
-                // replying waits for the next fault.
-                let answer = state.lock().serve(&fault, Selector(pool));
-                match answer {
-                    Ok(reply) => sys::reply_wait(0, reply.encode(), NO_DEADLINE),
-                    Err(error) => {
-                        log!("anon: fault refused: {fault:?}: {}", error.text());
-                        sys::reply_wait(error as u64, [0; MESSAGE_WORDS], NO_DEADLINE)
-                    }
-                }
-            }
-            Ok((Event::Call(_), _)) => {
-                sys::reply_wait(Error::Refused as u64, [0; MESSAGE_WORDS], NO_DEADLINE)
-            }
-            _ => sys::wait(NO_DEADLINE),
-        };
-    }
+    rt::serve_faults(|fault| state.lock().serve(fault, Selector(pool)))
 }

@@ -9,24 +9,11 @@
 
 extern crate alloc;
 
-use abi::{
-    Access, Error, Event, FaultMessage, FaultReply, MESSAGE_WORDS, MemRights, NO_DEADLINE, Selector,
-};
+use abi::{Access, Error, FaultMessage, FaultReply, MemRights, Selector};
 use alloc::vec::Vec;
 use backing::{Object, Tag, piece};
-use rt::{log, sys};
 
 rt::entry!(main);
-
-fn parse_files(text: &str) -> Option<Vec<Object>> {
-    text.split(',')
-        .filter(|part| !part.is_empty())
-        .map(|part| {
-            let (base, length) = part.split_once(':')?;
-            Some(Object { base: base.parse().ok()?, length: length.parse().ok()? })
-        })
-        .collect()
-}
 
 fn serve(files: &[Object], fault: &FaultMessage, memory: Selector) -> Result<FaultReply, Error> {
     if fault.access == Access::Write {
@@ -46,27 +33,13 @@ fn serve(files: &[Object], fault: &FaultMessage, memory: Selector) -> Result<Fau
 
 fn main(_thread: u64) -> ! {
     let config = rt::config();
-    let text = config.parameter("files").unwrap_or("");
-    let (Some(memory), Some(files)) = (config.capability("archive"), parse_files(text)) else {
-        panic!("no capability 'archive', or parameter 'files' is malformed: {text}");
+    let Some(memory) = config.capability("archive") else {
+        panic!("no capability 'archive' in the configuration");
     };
-    let mut next = sys::wait(NO_DEADLINE);
-    loop {
-        next = match next {
-            Ok((Event::Fault(_), words)) => {
-                let fault = FaultMessage::decode(&words);
-                match serve(&files, &fault, Selector(memory)) {
-                    Ok(reply) => sys::reply_wait(0, reply.encode(), NO_DEADLINE),
-                    Err(error) => {
-                        log!("image: fault refused: {fault:?}: {}", error.text());
-                        sys::reply_wait(error as u64, [0; MESSAGE_WORDS], NO_DEADLINE)
-                    }
-                }
-            }
-            Ok((Event::Call(_), _)) => {
-                sys::reply_wait(Error::Refused as u64, [0; MESSAGE_WORDS], NO_DEADLINE)
-            }
-            _ => sys::wait(NO_DEADLINE),
-        };
-    }
+    let files = Object::list(config.parameter("files").unwrap_or("")).map(|file| match file {
+        Ok(file) => file,
+        Err(part) => panic!("parameter 'files' is malformed at '{part}'"),
+    });
+    let files: Vec<_> = files.collect();
+    rt::serve_faults(|fault| serve(&files, fault, Selector(memory)))
 }
