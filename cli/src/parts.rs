@@ -19,6 +19,7 @@ const GUEST: &[(&str, &str)] = &[
     ("launcher", "trapline-launcher"),
     ("delegate", "trapline-delegate"),
     ("bench", "trapline-bench"),
+    ("probe", "trapline-probe"),
 ];
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";

@@ -18,8 +18,13 @@ pub const NATIVE: &[&str] =
     &["root", "anon", "image", "vmm", "relay", "net", "link", "native-tests"];
 
 /// The Linux programs that run inside the VMs.
-pub const GUEST: &[&str] =
-    &["trapline-init", "trapline-launcher", "trapline-delegate", "trapline-bench"];
+pub const GUEST: &[&str] = &[
+    "trapline-init",
+    "trapline-launcher",
+    "trapline-delegate",
+    "trapline-bench",
+    "trapline-probe",
+];
 
 /// Folder of the workspace.
 pub fn workspace() -> Result<PathBuf> {

@@ -8,6 +8,7 @@
 pub mod fork;
 pub mod hypercall;
 pub mod mailbox;
+pub mod raw;
 pub mod socket;
 
 use std::io;

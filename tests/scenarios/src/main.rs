@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod demo;
+mod differential;
 mod doctor;
 mod four_at_once;
 mod guest_panics;
@@ -39,6 +40,7 @@ const SCENARIOS: &[Scenario] = &[
     ("doctor", doctor::run),
     ("demo", demo::run),
     ("untrusted_is_refused", untrusted::run),
+    ("differential", differential::run),
     ("four_at_once", four_at_once::run),
     ("server_reached_from_the_host", listening::run),
     ("programs", programs::run),
