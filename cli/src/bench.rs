@@ -1,4 +1,5 @@
 //! `trapline bench`: what things cost, as ratios inside one run, in exits, and in instructions.
+mod kernel;
 mod table1;
 mod transfer;
 
@@ -16,6 +17,8 @@ pub enum Suite {
     Table1,
     /// A download of 64 MiB.
     Transfer,
+    /// The kernel's own operations: calls, switches, faults, regions.
+    Kernel,
 }
 
 /// Options of `trapline bench`.
@@ -43,7 +46,7 @@ pub struct Row {
     pub row: String,
     /// Form of interception.
     pub form: String,
-    /// Time against the suite's base.
+    /// Time (of the kernel's operations: instructions) against the suite's base.
     pub ratio: f64,
     /// VM exits per operation.
     pub exits: Option<f64>,
@@ -55,6 +58,18 @@ pub struct Row {
     pub operations: u64,
     /// Nanoseconds that closing the descriptors took afterwards.
     pub close_nanoseconds: Option<f64>,
+    /// Kernel entries per operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub entries: Option<f64>,
+    /// Thread switches per operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub switches: Option<f64>,
+    /// Address-space switches per operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub space_switches: Option<f64>,
+    /// Faults that were sent to a manager, per operation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub faults: Option<f64>,
     /// Why there is no figure.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
@@ -70,11 +85,14 @@ pub fn bench(arguments: &Arguments) -> Result<u8> {
     let rows = match arguments.suite {
         Suite::Table1 => table1::run(&cache, !arguments.no_instructions, &progress)?,
         Suite::Transfer => transfer::run(&cache, &progress)?,
+        Suite::Kernel => kernel::run(&cache, &progress)?,
     };
     progress.done();
     let mut out = std::io::stdout().lock();
     if arguments.json {
         writeln!(out, "{}", serde_json::to_string_pretty(&rows)?)?;
+    } else if arguments.suite == Suite::Kernel {
+        kernel::table(&rows, &mut out)?;
     } else {
         table(&rows, &mut out)?;
     }

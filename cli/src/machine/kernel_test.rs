@@ -1,4 +1,4 @@
-//! Runs the kernel with a test program as its root program, until it shuts the machine down.
+//! Runs the kernel with a test or a benchmark as its root program, until it shuts the machine down.
 use super::qemu;
 use crate::cache::Cache;
 use crate::parts::Repository;
@@ -22,14 +22,32 @@ pub struct Report {
     pub why: String,
 }
 
-/// Runs `native-tests`.
+/// A program in the place of the root server, and the machine that it runs on.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Its name.
+    pub name: &'static str,
+    /// Bytes of memory.
+    pub memory: u64,
+    /// Processors.
+    pub processors: u32,
+    /// One tick of the time-stamp counter per instruction.
+    pub count_instructions: bool,
+}
+
+/// The kernel's tests.
+pub const TESTS: Program =
+    Program { name: "native-tests", memory: 512 << 20, processors: 2, count_instructions: false };
+
+/// Runs a program until it shuts the machine down.
 ///
 /// # Errors
 /// It could not be started.
-pub fn run(cache: &Cache, repository: &Repository) -> Result<Report> {
+pub fn run(cache: &Cache, repository: &Repository, program: Program) -> Result<Report> {
     let folder = cache.scratch("kernel-test")?;
     let archive_path = folder.path().join("archive");
-    let program = repository.native_program("native-tests");
+    let Program { name, memory, processors, count_instructions } = program;
+    let program = repository.native_program(name);
     let file = File::open(&program).with_context(|| format!("no {}", program.display()))?;
     let input = archive::Input {
         name: "root".into(),
@@ -46,10 +64,10 @@ pub fn run(cache: &Cache, repository: &Repository) -> Result<Report> {
         kernel: repository.kernel(),
         initrd: archive_path,
         command_line: String::new(),
-        memory: 512 << 20,
-        processors: 2,
+        memory,
+        processors,
         forwards: Vec::new(),
-        count_instructions: false,
+        count_instructions,
     };
     let mut command = setup.bare_command(folder.path())?;
     let mut child = command.spawn().context("can't run QEMU")?;

@@ -131,6 +131,11 @@ impl Words {
         let _ = self.0.write_register(offset, 8, value);
     }
 
+    /// Fills a part with zeros.
+    pub fn zero(&self, offset: u64, length: u64) {
+        let _ = self.0.zero(offset, length);
+    }
+
     /// Copies bytes in.
     pub fn copy(&self, offset: u64, bytes: &[u8]) {
         for (at, byte) in (offset..).zip(bytes) {

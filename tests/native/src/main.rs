@@ -9,7 +9,6 @@ extern crate alloc;
 
 mod calls;
 mod ends;
-mod env;
 mod faults;
 mod guest;
 mod guests;
@@ -24,6 +23,7 @@ mod system;
 
 use alloc::string::String;
 use env::{SYSTEM, prepare};
+use native_tests::env;
 
 rt::entry!(main);
 

@@ -8,7 +8,7 @@ use trapline::machine::kernel_test;
 pub fn run() -> Result<()> {
     let repository = trapline::parts::Repository::find()?;
     repository.build(false, &trapline::progress::Progress::new(false))?;
-    let report = kernel_test::run(&Cache::open()?, &repository)?;
+    let report = kernel_test::run(&Cache::open()?, &repository, kernel_test::TESTS)?;
     println!("{}", report.log.trim_end());
     ensure!(report.passed, "{}", report.why);
     let _ = Command::new("true").status().context("processes can be started")?;

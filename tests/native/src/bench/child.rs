@@ -1,0 +1,183 @@
+//! Programs in spaces of their own: copies of this one, each of whose threads runs one function.
+use abi::{
+    Error, Event, FaultMessage, FaultReply, MemRights, NO_DEADLINE, Selector, SpaceKind, ThreadArgs,
+};
+use alloc::string::String;
+use alloc::vec::Vec;
+use native_tests::env::{
+    Body, NONE, PAGE, QUANTUM, RAM, READ_WRITE, SPACE, address, ok, portal, ram, selector, words_at,
+};
+use rt::sys::{self, Bind};
+
+/// A part of a program's image, in memory that is mapped into each new space.
+struct Part {
+    base: u64,
+    length: u64,
+    rights: MemRights,
+    offset: u64,
+}
+
+/// This program's image, copied.
+pub struct Image(Vec<Part>);
+
+/// Where this program's image lies.
+const IMAGE: core::ops::Range<u64> = 0x40_0000..0x1000_0000;
+const STACK_TOP: u64 = 0x3000_0000;
+const STACK: u64 = 4 * PAGE;
+/// Kernel memory that a program gets.
+const QUOTA: u64 = 512 << 10;
+
+/// Selectors in the new space.
+pub const MEMORY: Selector = Selector(64);
+/// The portal that `caller` calls.
+pub const DOOR: Selector = Selector(65);
+/// Where a manager sees its memory.
+pub const POOL: u64 = 0x5000_0000;
+
+fn pinned(space: Selector, base: u64, length: u64, rights: MemRights) -> Bind {
+    Bind { space, base, length, portal: NONE, tag: 0, rights, hint: 12 }
+}
+
+impl Image {
+    /// Copies it.
+    pub fn copy() -> Result<Self, String> {
+        let regions: Vec<_> = (0..).map_while(|n| sys::region_list(n).ok()).collect();
+        let own = regions.into_iter().filter(|(base, ..)| IMAGE.contains(base));
+        own.map(|(base, length, rights, _)| {
+            let (offset, view) = (ram(length), pinned(SPACE, address(length), length, READ_WRITE));
+            ok(sys::region_bind(view), "bind")?;
+            ok(sys::map(SPACE, view.base, RAM, offset, length, READ_WRITE), "map")?;
+            let (from, to) = (words_at(base, length), words_at(view.base, length));
+            (0..length).step_by(8).for_each(|at| to.set(at, from.get(at)));
+            ok(sys::region_unbind(SPACE, view.base, length), "unbind")?;
+            Ok(Part { base, length, rights, offset })
+        })
+        .collect()
+    }
+}
+
+impl FromIterator<Part> for Image {
+    fn from_iter<T: IntoIterator<Item = Part>>(parts: T) -> Self {
+        Self(parts.into_iter().collect())
+    }
+}
+
+/// A program.
+pub struct Child {
+    /// Its space.
+    pub space: Selector,
+    /// Its thread.
+    pub thread: Selector,
+    stack: u64,
+}
+
+impl Child {
+    /// A program without time of its own that begins in `body`.
+    pub fn new(image: &Image, body: Body, argument: u64) -> Result<Self, String> {
+        let child = Self { space: selector(), thread: selector(), stack: ram(STACK) };
+        ok(child.fill(image, body, argument), "program")?;
+        Ok(child)
+    }
+
+    /// Makes it once more in the same slots, after [`end`](Self::end).
+    pub fn again(&self, image: &Image, body: Body, argument: u64) -> Result<(), Error> {
+        self.fill(image, body, argument)
+    }
+
+    fn fill(&self, image: &Image, body: Body, argument: u64) -> Result<(), Error> {
+        sys::create_space(self.space, SpaceKind::Native, QUOTA)?;
+        for part in &image.0 {
+            sys::region_bind(pinned(self.space, part.base, part.length, part.rights))?;
+            sys::map(self.space, part.base, RAM, part.offset, part.length, part.rights)?;
+        }
+        sys::region_bind(pinned(self.space, STACK_TOP - STACK, STACK, READ_WRITE))?;
+        sys::map(self.space, STACK_TOP - STACK, RAM, self.stack, STACK, READ_WRITE)?;
+        let entry = body as *const () as u64;
+        let args = ThreadArgs { entry, stack: STACK_TOP - 8, argument };
+        sys::create_thread(self.thread, self.space, 0, args)
+    }
+
+    /// Gives it all memory as `MEMORY`, and `length` bytes of it mapped at `POOL`.
+    pub fn give_memory(&self, offset: u64, length: u64) -> Result<(), String> {
+        ok(sys::cap_copy(RAM, self.space, MEMORY, sys::ALL_RIGHTS), "give memory")?;
+        ok(sys::region_bind(pinned(self.space, POOL, length, READ_WRITE)), "bind")?;
+        ok(sys::map(self.space, POOL, RAM, offset, length, READ_WRITE), "map")
+    }
+
+    /// A portal of its thread.
+    pub fn door(&self) -> Result<Selector, String> {
+        portal(self.thread, 5)
+    }
+
+    /// Gives it time.
+    pub fn start(&self, to: Selector, priority: u8) -> Result<(), Error> {
+        sys::create_sc(to, self.thread, priority, QUANTUM)
+    }
+
+    /// Ends it and empties its slots.
+    pub fn end(&self) {
+        let _ = sys::destroy(self.space);
+        let _ = sys::cap_drop(NONE, self.space);
+        let _ = sys::cap_drop(NONE, self.thread);
+    }
+}
+
+/// Answers every call with its own words.
+pub extern "C" fn echo(_: u64) -> ! {
+    let mut next = sys::wait(NO_DEADLINE);
+    loop {
+        let Ok((Event::Call(_), words)) = next else { sys::exit(1) };
+        next = sys::reply_wait(0, words, NO_DEADLINE);
+    }
+}
+
+/// Gives the processor up for ever.
+pub extern "C" fn yielder(_: u64) -> ! {
+    loop {
+        sys::yield_now();
+    }
+}
+
+/// Calls `DOOR` once, then exits.
+pub extern "C" fn caller(_: u64) -> ! {
+    let _ = sys::call(DOOR, [7; 8]);
+    sys::exit(0)
+}
+
+/// How the manager answers; the low bits of a region's tag. The rest of it is the offset, in the
+/// memory, of the region's first byte.
+pub const PAGES: u64 = 0;
+/// All of 2 MiB at once.
+pub const LARGE: u64 = 1;
+/// The page, filled with zeros first. Such memory begins where `POOL` does.
+pub const FRESH: u64 = 2;
+
+const LARGE_PAGE: u64 = 2 << 20;
+
+/// A memory manager.
+pub extern "C" fn manager(first: u64) -> ! {
+    // In a space of its own `first` is where its memory starts; else it never gets `FRESH`.
+    let pool = (first != u64::MAX).then(|| words_at(POOL, LARGE_PAGE));
+    let mut next = sys::wait(NO_DEADLINE);
+    loop {
+        let Ok((Event::Fault(_), words)) = next else { sys::exit(1) };
+        let fault = FaultMessage::decode(&words);
+        let (mode, base) = (fault.tag % PAGE, fault.tag & !(PAGE - 1));
+        let size = if mode == LARGE { LARGE_PAGE } else { PAGE };
+        let region_offset = fault.offset & !(size - 1);
+        let memory_offset = base + region_offset;
+        if mode == FRESH
+            && let Some(pool) = &pool
+        {
+            pool.zero(memory_offset - first, PAGE);
+        }
+        let reply = FaultReply::Map {
+            memory: if pool.is_some() { MEMORY } else { RAM },
+            memory_offset,
+            region_offset,
+            length: size,
+            rights: READ_WRITE,
+        };
+        next = sys::reply_wait(0, reply.encode(), NO_DEADLINE);
+    }
+}

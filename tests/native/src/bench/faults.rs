@@ -1,0 +1,131 @@
+//! Page faults and regions.
+use crate::Outcome;
+use crate::child::{Child, FRESH, Image, LARGE, PAGES, manager};
+use crate::meter::{Counts, Start, report};
+use abi::{Error, MemRights, Selector};
+use native_tests::env::{
+    NONE, PAGE, RAM, READ_WRITE, SPACE, Words, address, ok, pinned, portal, ram, thread, words_at,
+};
+use rt::sys::{self, Bind};
+
+const LARGE_PAGE: u64 = 2 << 20;
+/// Pages that are touched, and the first of each region that is touched before measuring, so that
+/// the page tables are there.
+const ROUNDS: u64 = 256;
+
+/// All rows.
+pub fn run() -> Outcome {
+    let image = Image::copy()?;
+    let pool = ram(2 * LARGE_PAGE).next_multiple_of(LARGE_PAGE);
+    let child = Child::new(&image, manager, pool)?;
+    child.give_memory(pool, LARGE_PAGE)?;
+    let door = child.door()?;
+    fault("page fault, manager has the page", "direct", door, pool | PAGES)?;
+    fault("page fault, fresh zeroed page", "direct", door, pool | FRESH)?;
+    let local = thread(0, manager, u64::MAX)?;
+    let inside = portal(local, 5)?;
+    fault("page fault, manager has the page", "one space", inside, pool | PAGES)?;
+    ok(sys::destroy(local), "destroy")?;
+    large(door, pool)?;
+    regions()?;
+    many(door, pool)?;
+    child.end();
+    Ok(())
+}
+
+/// A region of 2 MiB.
+fn bound(door: Selector, tag: u64, hint: u64) -> Result<Bind, alloc::string::String> {
+    let bind = Bind { portal: door, tag, hint, ..pinned(LARGE_PAGE, READ_WRITE) };
+    ok(sys::region_bind(bind), "bind")?;
+    Ok(bind)
+}
+
+fn touch(words: &Words, pages: core::ops::Range<u64>) -> Counts {
+    let start = Start::now();
+    for page in pages {
+        words.get(page * PAGE);
+    }
+    start.end()
+}
+
+fn fault(name: &str, form: &str, door: Selector, tag: u64) -> Outcome {
+    let bind = bound(door, tag, 12)?;
+    let words = words_at(bind.base, LARGE_PAGE);
+    words.get(0);
+    report(name, form, &touch(&words, 1..1 + ROUNDS), ROUNDS);
+    ok(sys::region_unbind(SPACE, bind.base, LARGE_PAGE), "unbind")
+}
+
+/// One fault maps all of it. What the same loop takes over memory that is mapped is left out.
+fn large(door: Selector, pool: u64) -> Outcome {
+    let bind = bound(door, pool | LARGE, 21)?;
+    let words = words_at(bind.base, LARGE_PAGE);
+    let mut counts = touch(&words, 0..512);
+    let mapped = touch(&words, 0..512);
+    counts.ticks = counts.ticks.saturating_sub(mapped.ticks);
+    report("2 MiB region, per 4 KiB page touched", "direct", &counts, 512);
+    ok(sys::region_unbind(SPACE, bind.base, LARGE_PAGE), "unbind")
+}
+
+/// Binds `count` regions of a page each, every other page.
+fn fill(base: u64, count: u64) -> Result<(), Error> {
+    let rights = MemRights::READ;
+    let bind = |n| Bind { base: base + n * 2 * PAGE, ..pinned_page(base, rights) };
+    (0..count).try_for_each(|n| sys::region_bind(bind(n)))
+}
+
+fn pinned_page(base: u64, rights: MemRights) -> Bind {
+    Bind { space: SPACE, base, length: PAGE, portal: NONE, tag: 0, rights, hint: 12 }
+}
+
+/// Binding and removing a region among 1 000, each with a page mapped in it.
+fn regions() -> Outcome {
+    let (count, rounds) = (1000, 100);
+    let base = address(count * 2 * PAGE);
+    ok(fill(base, count), "bind")?;
+    let at = |n: u64| base + (n * 7 + 13) % count * 2 * PAGE + PAGE;
+    let offset = ram(PAGE);
+    // Page tables are there.
+    ok(sys::map(SPACE, base, RAM, offset, PAGE, MemRights::READ), "map")?;
+    let mut failed = Ok(());
+    let start = Start::now();
+    for n in 0..rounds {
+        let bind = pinned_page(at(n), MemRights::READ);
+        failed = failed.and(sys::region_bind(bind));
+    }
+    report("bind a region among 1 000", "direct", &start.end(), rounds);
+    for n in 0..rounds {
+        failed = failed.and(sys::map(SPACE, at(n), RAM, offset, PAGE, MemRights::READ));
+        words_at(at(n), PAGE).get(0);
+    }
+    let start = Start::now();
+    for n in 0..rounds {
+        failed = failed.and(sys::region_unbind(SPACE, at(n), PAGE));
+    }
+    report("unbind a region among 1 000", "direct", &start.end(), rounds);
+    ok(failed, "bind and unbind")?;
+    for n in 0..count {
+        ok(sys::region_unbind(SPACE, base + n * 2 * PAGE, PAGE), "unbind")?;
+    }
+    Ok(())
+}
+
+/// Faults in a space with few and with very many regions, on both sides of the one that faults.
+fn many(door: Selector, pool: u64) -> Outcome {
+    let half = 50_000;
+    let below = address(half * 2 * PAGE);
+    let bind = bound(door, pool | PAGES, 12)?;
+    let above = address(half * 2 * PAGE);
+    let words = words_at(bind.base, LARGE_PAGE);
+    words.get(0);
+    report("fault with 10 regions", "direct", &touch(&words, 1..129), 128);
+    ok(fill(below, half), "bind")?;
+    ok(fill(above, half), "bind")?;
+    report("fault with 100 000 regions", "direct", &touch(&words, 129..257), 128);
+    for base in [below, above] {
+        for n in 0..half {
+            ok(sys::region_unbind(SPACE, base + n * 2 * PAGE, PAGE), "unbind")?;
+        }
+    }
+    ok(sys::region_unbind(SPACE, bind.base, LARGE_PAGE), "unbind")
+}
