@@ -44,6 +44,8 @@ pub struct Cpu {
     next: Next,
     /// Root of its page tables, when it is a program's.
     root: HostPhys,
+    /// Its space.
+    pub space: Id<Space>,
 }
 
 impl Cpu {
@@ -61,7 +63,30 @@ impl Cpu {
             previous: None,
             next: Next::Idle,
             root: HostPhys(0),
+            space: Id::NONE,
         }
+    }
+
+    /// A program's thread goes on in place of the current one, on the time that this one ran on.
+    #[inline(always)]
+    pub fn go_on(
+        &mut self,
+        id: Id<Thread>,
+        (space, root): (Id<Space>, HostPhys),
+        frame: FrameHandle,
+        counters: &mut Counters,
+    ) -> FrameHandle {
+        self.current = Some(id);
+        self.previous = Some(id);
+        self.next = Next::User(frame);
+        self.space = space;
+        self.root = root;
+        counters.entries += 1;
+        counters.thread_switches += 1;
+        if tlb::switch_root(root) {
+            counters.space_switches += 1;
+        }
+        frame
     }
 }
 
@@ -151,7 +176,7 @@ impl Kernel {
     fn trapped(&mut self, cpu: usize, trap: Trap) {
         self.counters.entries += 1;
         match (trap, self.cpus[cpu].current) {
-            (Trap::Call, Some(current)) => calls::dispatch(self, cpu, current),
+            (Trap::Call { .. }, Some(current)) => calls::dispatch(self, cpu, current),
             (Trap::Interrupt(vector), current) => {
                 let thread = current.map_or(u32::MAX, Id::index);
                 trace::record(cpu, Kind::Enter, thread, u64::from(vector), 0);
@@ -266,6 +291,7 @@ impl Kernel {
         let next = match &thread.body {
             Body::Native(frame) => {
                 cpu.root = thread.root;
+                cpu.space = thread.space;
                 if tlb::switch_root(cpu.root) {
                     self.counters.space_switches += 1;
                 }
@@ -305,8 +331,14 @@ pub fn run() -> ! {
             Next::User(frame) => {
                 let trap = entry::run(frame);
                 let mut kernel = KERNEL.lock_with(tlb::flush_if_wanted);
-                kernel.trapped(cpu, trap);
-                kernel.choose(cpu)
+                if let Trap::Call { number, first } = trap
+                    && let Some(frame) = kernel.fast_call(cpu, number, first)
+                {
+                    Next::User(frame)
+                } else {
+                    kernel.trapped(cpu, trap);
+                    kernel.choose(cpu)
+                }
             }
             Next::Guest(guest) => enter_guest(cpu, guest),
             Next::Idle => idle(cpu, true),

@@ -2,7 +2,7 @@
 //! contexts. Mechanism only; `doc/borders.md` tells who uses it how.
 //!
 //! Reading order: `kernel` (state and main loop), `object` (what exists), `calls` (what programs
-//! can ask), `ipc` and `fault` (how traps reach their handlers), `sched`, `end`; `machine` is the
+//! can ask), `ipc`, `fast` and `fault` (how traps reach their handlers), `sched`, `end`; `machine` is the
 //! layer below, and the only place with `unsafe`.
 #![no_std]
 #![no_main]
@@ -12,6 +12,7 @@ extern crate alloc;
 
 mod calls;
 mod end;
+mod fast;
 mod fault;
 mod ipc;
 mod kernel;

@@ -149,7 +149,7 @@ pub fn system_count(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Outcome {
             objects.iter().sum::<usize>() as u64
         }
         SystemCounter::KernelBytes => k.memory.used(),
-        SystemCounter::Entries => k.counters.entries,
+        SystemCounter::Entries => k.counters.entries + machine::cpu::null_calls(),
         SystemCounter::ThreadSwitches => k.counters.thread_switches,
         SystemCounter::SpaceSwitches => k.counters.space_switches,
         SystemCounter::VmExits => k.counters.vm_exits,

@@ -66,6 +66,10 @@ pub(super) struct Local {
     pub(super) scratch: Cell<u64>,
     /// Interrupts that came while the kernel let them in (idle, leaving a guest).
     pub(super) pending: [AtomicU64; 4],
+    /// Kinds of events that are traced.
+    pub(super) trace: AtomicU64,
+    /// Null calls, which the entry answers itself.
+    pub(super) nulls: AtomicU64,
     /// This block.
     this: *const Local,
     number: CpuNumber,
@@ -82,6 +86,8 @@ pub(super) const LOCAL_FRAME: usize = offset_of!(Local, frame);
 pub(super) const LOCAL_STACK: usize = offset_of!(Local, stack);
 pub(super) const LOCAL_SCRATCH: usize = offset_of!(Local, scratch);
 pub(super) const LOCAL_PENDING: usize = offset_of!(Local, pending);
+pub(super) const LOCAL_TRACE: usize = offset_of!(Local, trace);
+pub(super) const LOCAL_NULLS: usize = offset_of!(Local, nulls);
 const LOCAL_THIS: usize = offset_of!(Local, this);
 
 static LOCALS: [AtomicPtr<Local>; MAX_CPUS] = [const { AtomicPtr::new(null_mut()) }; MAX_CPUS];
@@ -90,6 +96,11 @@ static COUNT: AtomicUsize = AtomicUsize::new(0);
 /// Processors that run.
 pub fn count() -> usize {
     COUNT.load(Ordering::Relaxed)
+}
+
+/// Null calls since boot, on all processors.
+pub fn null_calls() -> u64 {
+    (0..count()).filter_map(local_of).map(|l| l.nulls.load(Ordering::Relaxed)).sum()
 }
 
 /// The calling processor.
@@ -150,6 +161,8 @@ pub fn init(apic_id: u32) {
         stack: Cell::new(0),
         scratch: Cell::new(0),
         pending: [const { AtomicU64::new(0) }; 4],
+        trace: AtomicU64::new(0),
+        nulls: AtomicU64::new(0),
         this: core::ptr::null(),
         number: CpuNumber(number as u32),
         apic_id,

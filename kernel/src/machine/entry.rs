@@ -3,7 +3,8 @@
 //! [`run`] looks like a function that returns when the thread traps: the rest of the kernel is an
 //! ordinary loop. Assembly saves all user registers straight into the thread's [`Frame`].
 use super::cpu::{
-    LOCAL_FRAME, LOCAL_PENDING, LOCAL_SCRATCH, LOCAL_STACK, USER_CODE, USER_DATA, local,
+    LOCAL_FRAME, LOCAL_NULLS, LOCAL_PENDING, LOCAL_SCRATCH, LOCAL_STACK, LOCAL_TRACE, USER_CODE,
+    USER_DATA, local,
 };
 use abi::{MESSAGE_WORDS, Message};
 use alloc::boxed::Box;
@@ -46,6 +47,14 @@ impl Frame {
     pub fn message(&self) -> Message {
         let [_, a, b, c, d, e, f, g, h, _] = self.args;
         [a, b, c, d, e, f, g, h]
+    }
+
+    /// Takes over another thread's message words.
+    #[inline(always)]
+    pub fn copy_message(&mut self, from: &Frame) {
+        let [_, a, b, c, d, e, f, g, h, _] = &mut self.args;
+        let [_, from @ .., _] = &from.args;
+        [*a, *b, *c, *d, *e, *f, *g, *h] = *from;
     }
 
     /// Sets the message words.
@@ -128,7 +137,12 @@ unsafe impl Send for FrameHandle {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trap {
     /// A kernel call.
-    Call,
+    Call {
+        /// Its number.
+        number: u64,
+        /// Its first argument.
+        first: u64,
+    },
     /// An exception, 0..=31; the error code is in the frame.
     Exception(u8),
     /// An interrupt.
@@ -141,6 +155,8 @@ global_asm!(
     L_STACK = const LOCAL_STACK,
     L_SCRATCH = const LOCAL_SCRATCH,
     L_PENDING = const LOCAL_PENDING,
+    L_TRACE = const LOCAL_TRACE,
+    L_NULLS = const LOCAL_NULLS,
     F_RAX = const offset_of!(Frame, rax),
     F_RCX = const offset_of!(Frame, rcx),
     F_R11 = const offset_of!(Frame, r11),
@@ -176,7 +192,7 @@ pub(super) fn syscall_address() -> u64 {
 /// Runs a thread until it traps.
 #[inline(always)]
 pub fn run(frame: FrameHandle) -> Trap {
-    let vector: u64;
+    let (vector, number, first): (u64, u64, u64);
     // SAFETY: the handle comes from the frame of a thread that the scheduler chose for this
     // processor, and that is not freed before the processor is back in the kernel. The frame's
     // selectors and flags are user mode's by construction. All registers are declared as changed,
@@ -194,14 +210,14 @@ pub fn run(frame: FrameHandle) -> Trap {
             "pop rbx",
             stack = const LOCAL_STACK,
             enter = sym enter_user,
-            inout("rdi") frame.0.as_ptr() => _,
-            out("rax") vector,
-            out("rcx") _, out("rdx") _, out("rsi") _, out("r8") _, out("r9") _, out("r10") _,
+            inout("rdi") frame.0.as_ptr() => first,
+            out("rax") vector, out("rsi") number,
+            out("rcx") _, out("rdx") _, out("r8") _, out("r9") _, out("r10") _,
             out("r11") _, out("r12") _, out("r13") _, out("r14") _, out("r15") _,
         );
     }
     match vector {
-        256 => Trap::Call,
+        256 => Trap::Call { number, first },
         0..32 => Trap::Exception(vector as u8),
         _ => Trap::Interrupt(vector as u8),
     }

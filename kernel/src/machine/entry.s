@@ -5,7 +5,7 @@
 
 # Runs the thread whose frame rdi points to. The address to come back to is on the stack, and
 # L_STACK holds the stack pointer; all other registers are lost, rax is the vector that brought
-# the thread back, or 256 for SYSCALL.
+# the thread back, or 256 for SYSCALL: then rsi is the number of the call, rdi its first argument.
 .balign 16
 enter_user:
     mov gs:[{L_FRAME}], rdi
@@ -36,11 +36,19 @@ enter_user:
     swapgs
     iretq
 
-# SYSCALL: rcx = rip, r11 = rflags; interrupts are off by SFMASK.
+# SYSCALL: rcx = rip, r11 = rflags; interrupts are off by SFMASK. The null call (number 0, status 0)
+# needs nothing of the kernel's state; it goes the long way only when it is traced.
 .balign 16
 syscall_entry:
     swapgs
-    mov gs:[{L_SCRATCH}], rsp
+    test rax, rax
+    jnz 2f
+    cmp qword ptr gs:[{L_TRACE}], 0
+    jne 2f
+    inc qword ptr gs:[{L_NULLS}]
+    swapgs
+    sysretq
+2:  mov gs:[{L_SCRATCH}], rsp
     mov rsp, gs:[{L_FRAME}]
     mov [rsp], rdi
     mov [rsp + 8], rsi
@@ -57,6 +65,7 @@ syscall_entry:
     mov [rsp + {F_RBP}], rbp
     mov [rsp + {F_RIP}], rcx
     mov [rsp + {F_RFLAGS}], r11
+    mov rsi, rax
     mov rax, gs:[{L_SCRATCH}]
     mov [rsp + {F_RSP}], rax
     mov qword ptr [rsp + {F_FAST}], 1

@@ -2,12 +2,11 @@
 use super::{cpu, phys};
 use abi::HostPhys;
 use abi::trace::{Kind, RING, Record};
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicU64, Ordering};
 
 const RECORDS: u64 = RING / size_of::<Record>() as u64;
 
 static BASE: AtomicU64 = AtomicU64::new(0);
-static MASKS: [AtomicU32; cpu::MAX_CPUS] = [const { AtomicU32::new(0) }; cpu::MAX_CPUS];
 static WRITTEN: [AtomicU64; cpu::MAX_CPUS] = [const { AtomicU64::new(0) }; cpu::MAX_CPUS];
 
 /// Names the rings' memory: [`RING`] bytes per processor, zeroed.
@@ -17,13 +16,21 @@ pub fn init(base: HostPhys) {
 
 /// Sets a processor's mask.
 pub fn set_mask(cpu: usize, mask: u64) {
-    MASKS[cpu].store(mask as u32, Ordering::Relaxed);
+    if let Some(local) = cpu::local_of(cpu) {
+        local.trace.store(mask, Ordering::Relaxed);
+    }
 }
 
-/// Writes a record when its kind is on.
+/// True when the calling processor traces nothing.
+#[inline]
+pub fn is_off() -> bool {
+    cpu::local().trace.load(Ordering::Relaxed) == 0
+}
+
+/// Writes a record of the calling processor when its kind is on.
 #[inline]
 pub fn record(cpu: usize, kind: Kind, thread: u32, a: u64, b: u64) {
-    if MASKS[cpu].load(Ordering::Relaxed) & 1 << kind as u32 != 0 {
+    if cpu::local().trace.load(Ordering::Relaxed) & 1 << kind as u32 != 0 {
         write(cpu, Record { tsc: cpu::ticks(), kind: kind as u16, cpu: cpu as u16, thread, a, b });
     }
 }

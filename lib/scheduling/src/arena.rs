@@ -14,6 +14,9 @@ pub struct Id<T> {
 }
 
 impl<T> Id<T> {
+    /// Names nothing.
+    pub const NONE: Self = Self { index: u32::MAX, generation: 0, kind: PhantomData };
+
     /// The slot's number: unique among the objects of a kind that exist now.
     #[must_use]
     pub fn index(self) -> u32 {
@@ -140,6 +143,32 @@ impl<T> Arena<T> {
             Some(slot) if slot.generation == id.generation => {
                 slot.value.as_mut().ok_or(Error::Gone)
             }
+            _ => Err(Error::Gone),
+        }
+    }
+
+    /// Two different objects, to change both.
+    ///
+    /// # Errors
+    /// `Gone` when either was removed, or both are the same.
+    #[inline]
+    pub fn get_two_mut(&mut self, a: Id<T>, b: Id<T>) -> Result<(&mut T, &mut T), Error> {
+        let place = |id: Id<T>| (id.index as usize / CHUNK, id.index as usize % CHUNK);
+        let ((chunk_a, a_in), (chunk_b, b_in)) = (place(a), place(b));
+        let (first, second) = if chunk_a == chunk_b {
+            let chunk = self.chunks.get_mut(chunk_a).ok_or(Error::Gone)?;
+            let [first, second] = chunk.get_disjoint_mut([a_in, b_in]).map_err(|_| Error::Gone)?;
+            (first, second)
+        } else {
+            let chunks = self.chunks.get_disjoint_mut([chunk_a, chunk_b]);
+            let [first, second] = chunks.map_err(|_| Error::Gone)?;
+            (&mut first[a_in], &mut second[b_in])
+        };
+        if first.generation != a.generation || second.generation != b.generation {
+            return Err(Error::Gone);
+        }
+        match (&mut first.value, &mut second.value) {
+            (Some(first), Some(second)) => Ok((first, second)),
             _ => Err(Error::Gone),
         }
     }
