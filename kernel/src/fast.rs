@@ -1,28 +1,33 @@
-//! The commonest calls by the shortest way: a portal call to a handler that waits, and the reply to
-//! it, on one processor, while nothing else is to be done. Whatever does not fit is left untouched
-//! to the general code (`calls`, `ipc`), of which this is a special case.
-use crate::kernel::Kernel;
-use crate::machine::entry::FrameHandle;
+//! The commonest traps by the shortest way: a portal call or a page fault that goes to a handler that
+//! waits, and the reply to it, on one processor, while nothing else is to be done. Whatever does not
+//! fit is left untouched to the general code (`calls`, `ipc`, `fault`), of which this is a special
+//! case.
+use crate::fault::{ERROR_PRESENT, PAGE_FAULT, access, needed};
+use crate::kernel::{Cpu, Kernel};
+use crate::machine::entry::{FrameHandle, Trap, fault_address};
 use crate::machine::trace;
-use crate::object::{Body, Capability, Request, Serving, State, Thread};
-use abi::{CallNumber, Event, NO_DEADLINE, ObjRights, Selector};
-use scheduling::Id;
+use crate::object::{Body, Capability, Notification, Request, Serving, State, Thread};
+use abi::{
+    CallNumber, Event, FaultMessage, FaultReply, NO_DEADLINE, ObjRights, Selector, SpaceAddr,
+};
+use scheduling::{Arena, Id};
 
 const CALL: u64 = CallNumber::Call as u64;
 const REPLY_WAIT: u64 = CallNumber::ReplyWait as u64;
 
 impl Kernel {
-    /// Carries out a call if it is one of those. The frame is that of the thread to go on with.
+    /// Handles a trap if it is one of those. The frame is that of the thread to go on with.
     #[inline(always)]
-    pub fn fast_call(&mut self, cpu: usize, number: u64, first: u64) -> Option<FrameHandle> {
+    pub fn fast(&mut self, cpu: usize, trap: Trap) -> Option<FrameHandle> {
         let state = self.cpus.get(cpu)?;
         let current = state.current?;
         if state.choose || !trace::is_off() {
             return None;
         }
-        match number {
-            CALL => self.fast_send(cpu, current, first),
-            REPLY_WAIT => self.fast_reply(cpu, current, first),
+        match trap {
+            Trap::Call { number: CALL, first } => self.fast_send(cpu, current, first),
+            Trap::Call { number: REPLY_WAIT, first } => self.fast_reply(cpu, current, first),
+            Trap::Exception(PAGE_FAULT) => self.fast_fault(cpu, current),
             _ => None,
         }
     }
@@ -52,33 +57,90 @@ impl Kernel {
         Some(cpu.go_on(handler, (server.space, server.root), to.handle(), &mut self.counters))
     }
 
-    /// Only when the time that the handler runs on was lent to it: else it may have to run on.
     #[inline(always)]
     fn fast_reply(&mut self, number: usize, id: Id<Thread>, status: u64) -> Option<FrameHandle> {
         let cpu = self.cpus.get_mut(number)?;
         let Serving::Caller(to) = self.threads.get(id).ok()?.serving else { return None };
         let (server, caller) = self.threads.get_two_mut(id, to).ok()?;
-        let State::Calling { request: Request::Call(_), .. } = caller.state else { return None };
-        let idle = server.events.is_empty() && server.queue.is_none() && server.adopted.is_none();
-        if !idle || caller.cpu != number || server.sc == cpu.sc {
-            return None;
-        }
-        if let Some(bell) = server.notification
-            && self.notifications.get(bell).is_ok_and(|n| n.bits != 0)
-        {
+        if !has_only_this_to_do(server, cpu, &self.notifications) || caller.cpu != number {
             return None;
         }
         let (Body::Native(from), Body::Native(back)) = (&server.body, &mut caller.body) else {
             return None;
         };
-        if from.args[9] != NO_DEADLINE {
-            return None;
+        match caller.state {
+            State::Calling { request: Request::Call(_), .. } => {
+                back.copy_message(from);
+                back.rax = status;
+            }
+            State::Calling { request: Request::Fault { address, state: false, .. }, .. }
+                if status == 0 =>
+            {
+                let reply = FaultReply::decode(&from.message())?;
+                let manager = server.space;
+                // A failure has changed nothing: it will happen again by the long way.
+                self.resolve(to, manager, address.0, reply).ok()?;
+            }
+            _ => return None,
         }
-        back.copy_message(from);
-        back.rax = status;
+        let (server, caller) = self.threads.get_two_mut(id, to).ok()?;
+        let Body::Native(back) = &caller.body else { return None };
         server.state = State::Waiting;
         server.serving = Serving::None;
         caller.state = State::Ready;
+        let cpu = self.cpus.get_mut(number)?;
         Some(cpu.go_on(to, (caller.space, caller.root), back.handle(), &mut self.counters))
     }
+
+    #[inline(always)]
+    fn fast_fault(&mut self, number: usize, id: Id<Thread>) -> Option<FrameHandle> {
+        let address = fault_address();
+        let cpu = self.cpus.get_mut(number)?;
+        let regions = &mut self.spaces.get_mut(cpu.space).ok()?.regions;
+        let (range, binding) = regions.find_near(SpaceAddr(address))?;
+        let portal = self.portals.get(binding.portal?).ok()?;
+        let (handler, badge) = (portal.handler, portal.badge);
+        let (thread, server) = self.threads.get_two_mut(id, handler).ok()?;
+        let ready = matches!(server.state, State::Waiting) && server.timer.is_none();
+        if !ready || server.cpu != number {
+            return None;
+        }
+        let (Body::Native(from), Body::Native(to)) = (&thread.body, &mut server.body) else {
+            return None;
+        };
+        let access = access(from.error).filter(|_| from.error & ERROR_PRESENT == 0)?;
+        if !binding.rights.contains(needed(access)) {
+            return None;
+        }
+        thread.fault = FaultMessage {
+            tag: binding.tag,
+            offset: address - range.base.0,
+            access,
+            ip: from.rip,
+            region_length: range.length,
+            page_hint: u64::from(binding.hint),
+        };
+        to.set_message(&thread.fault.encode());
+        to.rax = 0;
+        to.args[0] = Event::Fault(badge).encode();
+        server.state = State::Ready;
+        server.serving = Serving::Caller(id);
+        let request = Request::Fault { badge, address: SpaceAddr(address), state: false };
+        thread.state = State::Calling { handler, request };
+        self.counters.faults += 1;
+        Some(cpu.go_on(handler, (server.space, server.root), to.handle(), &mut self.counters))
+    }
+}
+
+/// True when a handler that replies and waits without a deadline will wait, and the processor goes
+/// back to its caller: the time that it runs on was lent to it. Else it may have to run on.
+#[inline(always)]
+fn has_only_this_to_do(server: &Thread, cpu: &Cpu, bells: &Arena<Notification>) -> bool {
+    let Body::Native(frame) = &server.body else { return false };
+    server.events.is_empty()
+        && server.queue.is_none()
+        && server.adopted.is_none()
+        && server.sc != cpu.sc
+        && frame.args[9] == NO_DEADLINE
+        && server.notification.is_none_or(|bell| bells.get(bell).is_ok_and(|n| n.bits == 0))
 }

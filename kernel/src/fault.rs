@@ -14,7 +14,9 @@ use regions::Range;
 use scheduling::Id;
 
 /// Page fault.
-const PAGE_FAULT: u8 = 14;
+pub const PAGE_FAULT: u8 = 14;
+/// Error code: the page was there, but not with that right.
+pub const ERROR_PRESENT: u64 = 1;
 /// Error code: the access was a write.
 const ERROR_WRITE: u64 = 1 << 1;
 /// Error code: the access was the program's own. Otherwise the processor touched a table of its own
@@ -43,8 +45,23 @@ struct Route {
     badge: u64,
 }
 
+/// What a program's access was, from a page fault's error code; `None` when the access was not the
+/// program's own.
+#[inline]
+pub fn access(error: u64) -> Option<Access> {
+    if error & ERROR_USER == 0 {
+        return None;
+    }
+    Some(match (error & ERROR_WRITE != 0, error & ERROR_FETCH != 0) {
+        (true, _) => Access::Write,
+        (false, true) => Access::Execute,
+        (false, false) => Access::Read,
+    })
+}
+
 /// The right that an access needs.
-fn needed(access: Access) -> MemRights {
+#[inline]
+pub fn needed(access: Access) -> MemRights {
     match access {
         Access::Read => MemRights::READ,
         Access::Write => MemRights::WRITE,
@@ -58,13 +75,9 @@ impl Kernel {
         let Ok(thread) = self.threads.get_mut(id) else { return };
         let ip = thread.ip();
         let error = thread.frame().map_or(0, |f| f.error);
-        if vector != PAGE_FAULT || error & ERROR_USER == 0 {
-            return self.end_thread(id, Reason::Exception { vector, error });
-        }
-        let access = match (error & ERROR_WRITE != 0, error & ERROR_FETCH != 0) {
-            (true, _) => Access::Write,
-            (false, true) => Access::Execute,
-            (false, false) => Access::Read,
+        let access = match access(error) {
+            Some(access) if vector == PAGE_FAULT => access,
+            _ => return self.end_thread(id, Reason::Exception { vector, error }),
         };
         self.page_fault(id, fault_address(), access, ip);
     }
@@ -190,7 +203,7 @@ impl Kernel {
     }
 
     /// Maps, or does nothing (and says so by `true`).
-    fn resolve(
+    pub fn resolve(
         &mut self,
         id: Id<Thread>,
         manager: Id<Space>,
@@ -206,13 +219,8 @@ impl Kernel {
                 Capability::Memory(memory) => memory,
                 _ => return Err(Error::BadCapability),
             };
-            let (range, binding) = self
-                .spaces
-                .get(space)?
-                .regions
-                .find(SpaceAddr(address))
-                .map(|(range, binding)| (range, *binding))
-                .ok_or(Error::NoRegion)?;
+            let regions = &mut self.spaces.get_mut(space)?.regions;
+            let (range, binding) = regions.find_near(SpaceAddr(address)).ok_or(Error::NoRegion)?;
             if binding.manager != Some(manager) {
                 return Err(Error::NoRegion);
             }

@@ -331,9 +331,7 @@ pub fn run() -> ! {
             Next::User(frame) => {
                 let trap = entry::run(frame);
                 let mut kernel = KERNEL.lock_with(tlb::flush_if_wanted);
-                if let Trap::Call { number, first } = trap
-                    && let Some(frame) = kernel.fast_call(cpu, number, first)
-                {
+                if let Some(frame) = kernel.fast(cpu, trap) {
                     Next::User(frame)
                 } else {
                     kernel.trapped(cpu, trap);

@@ -1,7 +1,7 @@
 //! Kernel calls as functions. The meaning of each is told at `abi::CallNumber`.
 use abi::{
-    CallNumber, Error, Event, MemRights, Message, ObjRights, Selector, SpaceKind,
-    SystemCounter, ThreadArgs,
+    CallNumber, Error, Event, MemRights, Message, ObjRights, Selector, SpaceKind, SystemCounter,
+    ThreadArgs,
 };
 use core::arch::asm;
 

@@ -40,12 +40,14 @@ pub fn read8(at: HostPhys) -> u8 {
 }
 
 /// Eight bytes at any alignment.
+#[inline(always)]
 pub fn read64(at: HostPhys) -> u64 {
     // SAFETY: the direct map covers the bytes; any value is valid.
     unsafe { pointer(at, 8).cast::<u64>().read_unaligned() }
 }
 
 /// Writes eight bytes at any alignment. For memory that holds no kernel object.
+#[inline(always)]
 pub fn write64(at: HostPhys, value: u64) {
     // SAFETY: the direct map covers the bytes, and the caller names memory outside the kernel.
     unsafe { pointer(at, 8).cast::<u64>().write_unaligned(value) };
@@ -77,6 +79,16 @@ pub fn zero(at: HostPhys, length: u64) {
     let target = pointer(at, length);
     // SAFETY: the direct map covers the range, which holds no kernel object.
     unsafe { core::ptr::write_bytes(target, 0, length as usize) };
+}
+
+/// True when a frame outside the kernel holds nothing but zeros.
+pub fn is_zero(frame: HostPhys) -> bool {
+    let start = pointer(frame, abi::PAGE_SIZE).cast::<[u64; 8]>();
+    (0..abi::PAGE_SIZE as usize / size_of::<[u64; 8]>()).all(|line| {
+        // SAFETY: the direct map covers the frame; any value is valid.
+        let words = unsafe { start.add(line).read_volatile() };
+        words.iter().fold(0, |all, word| all | word) == 0
+    })
 }
 
 /// Copies a vCPU's state out of its state page, once.

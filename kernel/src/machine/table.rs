@@ -50,10 +50,12 @@ pub struct Tables {
     root: HostPhys,
 }
 
+#[inline(always)]
 fn size_of_level(level: u32) -> u64 {
     PAGE_SIZE << (9 * level)
 }
 
+#[inline(always)]
 fn slot(table: HostPhys, level: u32, at: u64) -> HostPhys {
     let index = at / size_of_level(level) % ENTRIES;
     HostPhys(table.0 + index * 8)
@@ -111,6 +113,10 @@ impl Tables {
     ) -> Result<bool, NoFrames> {
         let mut replaced = false;
         let mut done = 0;
+        if length == PAGE_SIZE {
+            let table = self.descend(at, 0, frames)?;
+            return Ok(set(slot(table, 0, at), 0, to.0 | flags(rights, 0), frames));
+        }
         while done < length {
             let (from, target, rest) = (at + done, to.0 + done, length - done);
             let large = (from | target).is_multiple_of(LARGE_PAGE_SIZE) && rest >= LARGE_PAGE_SIZE;
@@ -185,6 +191,7 @@ impl Tables {
 }
 
 /// The table that an entry leads to: made when absent, split when the entry is a large page.
+#[inline(always)]
 fn next_table(
     entry: HostPhys,
     level: u32,
@@ -194,6 +201,16 @@ fn next_table(
     if value & PRESENT != 0 && !is_leaf(value, level) {
         return Ok(HostPhys(value & ADDRESS));
     }
+    make_table(entry, value, level, frames)
+}
+
+#[inline(never)]
+fn make_table(
+    entry: HostPhys,
+    value: u64,
+    level: u32,
+    frames: &mut impl FrameSource,
+) -> Result<HostPhys, NoFrames> {
     let table = frames.take().ok_or(NoFrames)?;
     if value & PRESENT != 0 {
         let below = level - 1;
@@ -270,15 +287,12 @@ fn unmap_entry(
     }
     let below = next_table(place, level, frames)?;
     let changed = unmap_level(below, level - 1, range.0, range.1, frames)?;
-    if is_empty(below) {
+    // What is not present is zero.
+    if phys::is_zero(below) {
         phys::write64(place, 0);
         frames.give(below);
     }
     Ok(changed)
-}
-
-fn is_empty(table: HostPhys) -> bool {
-    (0..ENTRIES).all(|index| phys::read64(HostPhys(table.0 + index * 8)) & PRESENT == 0)
 }
 
 fn rights(entry: u64) -> MemRights {

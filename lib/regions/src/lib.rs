@@ -57,6 +57,8 @@ impl Range {
 pub struct RegionMap<B> {
     /// By base address: length and binding.
     regions: BTreeMap<u64, (u64, B)>,
+    /// What [`find_near`](Self::find_near) found last. Never outlives its region.
+    recent: Option<(Range, B)>,
 }
 
 impl<B> Default for RegionMap<B> {
@@ -73,7 +75,7 @@ impl<B> RegionMap<B> {
     /// No regions.
     #[must_use]
     pub const fn new() -> Self {
-        Self { regions: BTreeMap::new() }
+        Self { regions: BTreeMap::new(), recent: None }
     }
 
     /// Number of regions.
@@ -118,6 +120,7 @@ impl<B> RegionMap<B> {
             Some((length, _)) if *length == range.length => {}
             _ => return Err(Error::NoRegion),
         }
+        self.recent = None;
         self.regions.remove(&range.base.0).map(|(_, binding)| binding).ok_or(Error::NoRegion)
     }
 
@@ -128,6 +131,31 @@ impl<B> RegionMap<B> {
         let (base, (length, binding)) = self.regions.range(..=address.0).next_back()?;
         let range = Range { base: SpaceAddr(*base), length: *length };
         range.contains(address.0).then_some((range, binding))
+    }
+
+    /// The region that an address lies in; looks at the one that was found last first.
+    #[inline]
+    pub fn find_near(&mut self, address: SpaceAddr) -> Option<(Range, &B)>
+    where
+        B: Copy,
+    {
+        if !self.recent.as_ref().is_some_and(|(range, _)| range.contains(address.0)) {
+            let (range, binding) = self.find(address)?;
+            self.recent = Some((range, *binding));
+        }
+        self.recent.as_ref().map(|(range, binding)| (*range, binding))
+    }
+
+    /// Changes the binding of exactly this region.
+    ///
+    /// # Errors
+    /// `NoRegion` when there is none with this base and length.
+    pub fn get_mut(&mut self, range: Range) -> Result<&mut B, Error> {
+        self.recent = None;
+        match self.regions.get_mut(&range.base.0) {
+            Some((length, binding)) if *length == range.length => Ok(binding),
+            _ => Err(Error::NoRegion),
+        }
     }
 
     /// All regions, by address.

@@ -44,6 +44,16 @@ fn a_hundred_thousand_regions_are_practical() {
     }
 }
 
+#[test]
+fn a_changed_binding_is_found() {
+    let mut map = RegionMap::new();
+    map.bind(pages(1, 2), 'a').unwrap();
+    assert_eq!(map.find_near(SpaceAddr(PAGE_SIZE)).map(|f| *f.1), Some('a'));
+    *map.get_mut(pages(1, 2)).unwrap() = 'b';
+    assert_eq!(map.find_near(SpaceAddr(2 * PAGE_SIZE)).map(|f| *f.1), Some('b'));
+    assert_eq!(map.get_mut(pages(1, 1)), Err(Error::NoRegion));
+}
+
 proptest! {
     /// The map agrees with a page-by-page array, and its regions stay disjoint.
     #[test]
@@ -68,6 +78,8 @@ proptest! {
             }
             for (page, expected) in model.iter().enumerate() {
                 let found = map.find(SpaceAddr(page as u64 * PAGE_SIZE + 5));
+                prop_assert_eq!(found.map(|f| *f.1), *expected);
+                let found = map.find_near(SpaceAddr(page as u64 * PAGE_SIZE + 5));
                 prop_assert_eq!(found.map(|f| *f.1), *expected);
             }
         }

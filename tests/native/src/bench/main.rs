@@ -20,10 +20,12 @@ rt::entry!(main);
 
 /// What a group of rows says: nothing, or what went wrong.
 type Outcome = Result<(), String>;
+/// A group of rows and its name.
+type Group = (&'static str, fn() -> Outcome);
 
 fn main(_thread: u64) -> ! {
     prepare();
-    let groups: [(&str, fn() -> Outcome); 3] =
+    let groups: [Group; 3] =
         [("calls", calls::run), ("faults", faults::run), ("guest", guest::run)];
     let mut failed = 0;
     for (name, group) in groups {
