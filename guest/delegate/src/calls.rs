@@ -115,6 +115,8 @@ impl<H: Hypervisor> Call<'_, H> {
             Request::PeerName { fd } => self.name(fd, socket::peer_name)?,
             Request::Ioctl { fd, command } => self.ioctl(fd, command)?,
             Request::Poll { count, wait } => self.poll(count, wait)?,
+            Request::Identity(whom) => self.act_as(&whom)?,
+            Request::Fetch { pid, fd } => self.fetch(pid, fd)?,
             Request::Fork { .. } | Request::Spawn { .. } | Request::Exit => return Ok(None),
         };
         Ok(Some(response))
@@ -197,6 +199,21 @@ impl<H: Hypervisor> Call<'_, H> {
         let kind = signed(limited(kind, KINDS)?)?;
         let socket = socket::socket(signed(domain)?, kind, signed(protocol)?)?;
         Ok(Response::value(i64::from(self.sockets.add(socket))))
+    }
+
+    fn act_as(&self, whom: &wire::Identity) -> Outcome<Response> {
+        /// `NGROUPS_MAX` is more than a mailbox holds.
+        const GROUPS_MAX: u32 = layout::PAYLOAD_MAX / 4;
+        let bytes = self.payload(limited(whom.groups, GROUPS_MAX)? * 4, layout::PAYLOAD_MAX)?;
+        let (groups, _) = bytes.as_chunks();
+        let groups: Vec<_> = groups.iter().map(|group| u32::from_le_bytes(*group)).collect();
+        crate::identity::act_as(whom, &groups)?;
+        Ok(Response::value(0))
+    }
+
+    fn fetch(&self, pid: i32, fd: i32) -> Outcome<Response> {
+        let fetched = crate::identity::fetch(pid, fd)?;
+        Ok(Response::value(i64::from(self.sockets.add(fetched))))
     }
 
     fn close(&self, fd: i32) -> Outcome<Response> {

@@ -7,6 +7,7 @@
 //! * [`door`]: waiting for requests, cancellations, and sockets, without losing a wake-up.
 //! * [`sockets`]: the real sockets of a delegate.
 //! * [`calls`]: one function for each request on a socket.
+//! * `identity`: whom a thread acts as.
 //! * [`worker`]: the loop of a thread that owns a mailbox.
 //! * [`process`]: the delegate as a process: forks, more threads, its end.
 //! * [`dispatcher`]: the root of the hierarchy.
@@ -16,6 +17,7 @@ pub mod calls;
 pub mod dispatcher;
 pub mod door;
 pub mod hypervisor;
+mod identity;
 mod log;
 pub mod pool;
 pub mod process;

@@ -3,13 +3,12 @@
 use crate::door::{Door, Owner};
 use crate::errno;
 use crate::hypervisor::Hypervisor;
+use crate::identity;
 use crate::log;
 use crate::pool::Pool;
 use crate::sockets::Sockets;
 use crate::worker::{Control, NoControl, serve};
 use guest_sys::fork::{Inherited, fork};
-use rustix::process::{Gid, Uid};
-use rustix::thread as credentials;
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -107,7 +106,9 @@ impl<H: Hypervisor> Process<H> {
         // The table is whole, and unlocked for nobody but this thread, while the child is made.
         let table = self.sockets.lock();
         fork(|inherited| {
-            let sockets = table.values().map(|socket| inherited.take(socket.clone())).collect();
+            // What the dispatcher holds is on its way to somebody: none of it is this delegate's.
+            let own = table.values().filter(|_| self.delegate != 0);
+            let sockets = own.map(|socket| inherited.take(socket.clone())).collect();
             match self.begin(&inherited, sockets, birth) {
                 Ok(()) => 0,
                 Err(error) => {
@@ -137,30 +138,13 @@ impl<H: Hypervisor> Process<H> {
         };
         if let Ok(name) = CString::new(format!("delegate {}", birth.delegate)) {
             // Only for people who look at the list of processes.
-            let _ = credentials::set_name(&name);
+            let _ = rustix::thread::set_name(&name);
         }
-        become_user(birth.credentials)?;
+        identity::act_as(&identity::of(birth.credentials), &[])?;
         own.spawn(1)?;
         // Slot 0 ends: so does the process, whatever its other threads are doing.
         own.work(0, &own)
     }
-}
-
-/// Acts as somebody else from here on, as far as the kernel's checks are concerned; but stays able
-/// to fork a delegate for somebody else again.
-fn become_user(whom: Credentials) -> io::Result<()> {
-    let mut sets = credentials::capabilities(None)?;
-    sets.effective = sets.permitted;
-    credentials::set_capabilities(None, sets)?;
-    let (user, group) = (Uid::from_raw(whom.uid), Gid::from_raw(whom.gid));
-    credentials::set_thread_groups(&[])?;
-    credentials::set_thread_res_gid(group, group, group)?;
-    let own = rustix::process::getuid();
-    credentials::set_thread_res_uid(own, user, own)?;
-    let wanted = credentials::CapabilitySet::from_bits_retain(whom.capabilities);
-    sets.effective = sets.permitted & wanted;
-    sets.inheritable = credentials::CapabilitySet::empty();
-    Ok(credentials::set_capabilities(None, sets)?)
 }
 
 impl<H: Hypervisor> Control for Process<H> {

@@ -3,10 +3,11 @@
 mod common;
 
 use common::{Relay, TCP, receive};
+use memory::Memory;
 use rustix::process::{Pid, Signal, kill_process};
 use std::net::TcpStream;
 use std::time::Duration;
-use wire::{Credentials, Request, WAIT_FOREVER};
+use wire::{Credentials, Identity, Request, WAIT_FOREVER, layout};
 
 #[test]
 fn dispatcher_process() {
@@ -134,4 +135,77 @@ fn a_delegate_acts_with_the_rights_of_its_process() {
     let capable = Credentials { capabilities: BIND_LOW_PORTS | 1 << 13, ..plain };
     let child = relay.fork_as(user, capable);
     assert!(relay.peer(child, 1).value(&raw) > 2);
+}
+
+#[test]
+fn a_worker_becomes_whom_it_is_told_and_back() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    const ALL: u64 = (1 << 40) - 1;
+    let relay = Relay::start();
+    let delegate = relay.fork(0);
+    let peer = relay.peer(delegate, 1);
+    let raw = Request::Socket { domain: 2, kind: 3, protocol: 1 };
+    let act_as = |uid: u32, fsuid: u32, capabilities: u64, groups: &[u32]| {
+        let whom = Identity { uid, gid: 8, fsuid, fsgid: 9, capabilities, groups: 2 };
+        for (n, group) in groups.iter().enumerate() {
+            let at = layout::PAYLOAD + 4 * n as u64;
+            peer.mailbox.memory().write(at, &group.to_le_bytes()).unwrap();
+        }
+        assert_eq!(peer.value(&Request::Identity(whom)), 0);
+    };
+    let line = |field: &str| {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", peer.pid)).unwrap();
+        let worker = tasks
+            .map(|task| task.unwrap().path())
+            .find(|task| std::fs::read_to_string(task.join("comm")).unwrap().trim() == "slot 1")
+            .unwrap();
+        let status = std::fs::read_to_string(worker.join("status")).unwrap();
+        let found = status.lines().find_map(|line| line.strip_prefix(field)).unwrap();
+        found.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    act_as(1000, 1002, 0, &[4, 27]);
+    assert_eq!(line("Uid:"), ["0", "1000", "0", "1002"]);
+    assert_eq!(line("Gid:")[3], "9");
+    assert_eq!(line("Groups:"), ["4", "27"]);
+    assert_eq!(peer.value(&raw), -1, "EPERM");
+    // Only this worker's thread has changed.
+    assert_eq!(status(peer.pid, "Uid:").unwrap().split_whitespace().nth(1), Some("0"));
+    act_as(0, 0, ALL, &[1, 2]);
+    assert_eq!(line("Uid:"), ["0", "0", "0", "0"]);
+    assert!(peer.value(&raw) > 2);
+    act_as(0, 0, 0, &[1, 2]);
+    assert_eq!(peer.value(&raw), -1, "root without capabilities");
+    // Too many groups for a mailbox.
+    let whom = Identity { groups: u32::MAX, ..Identity::default() };
+    assert_eq!(peer.value(&Request::Identity(whom)), -22);
+}
+
+#[test]
+fn a_descriptor_goes_to_a_stranger() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let relay = Relay::start();
+    let plain = Credentials { uid: 1000, gid: 1000, capabilities: 0 };
+    let (from, to) = (relay.fork_as(0, plain), relay.fork_as(0, plain));
+    let (from, to) = (relay.peer(from, 1), relay.peer(to, 1));
+    let (fd, at) = from.listener();
+    let pid = from.pid as i32;
+    // By way of the dispatcher, whose next delegate must not have it.
+    let kept = relay.peer(0, 0).value(&Request::Fetch { pid, fd });
+    assert!(kept > 2, "{kept}");
+    assert_eq!(from.value(&Request::Close { fd }), 0);
+    let dispatcher = relay.dispatcher_pid() as i32;
+    let third = relay.fork(0);
+    assert_eq!(relay.peer(third, 1).value(&Request::LocalName { fd: kept as i32 }), -9);
+    let fetched = to.value(&Request::Fetch { pid: dispatcher, fd: kept as i32 });
+    assert!(fetched > 2, "{fetched}");
+    assert_eq!(relay.peer(0, 0).value(&Request::Close { fd: kept as i32 }), 0);
+    assert_eq!(to.own_address(fetched as i32), at);
+    assert_eq!(to.value(&Request::Socket { domain: 2, kind: 3, protocol: 1 }), -1, "as before");
+    for pid in [0, -1, i32::MIN] {
+        assert!(to.value(&Request::Fetch { pid, fd: 3 }) < 0);
+    }
 }

@@ -7,6 +7,7 @@
 
 pub mod fork;
 pub mod hypercall;
+pub mod identity;
 pub mod mailbox;
 pub mod raw;
 pub mod socket;

@@ -53,7 +53,7 @@ consts! { u64:
 // clone.
 consts! { u64:
     CLONE_VM = 0x100; CLONE_FILES = 0x400; CLONE_VFORK = 0x4000; CLONE_THREAD = 0x10000;
-    CLONE_SETTLS = 0x80000; CLONE_UNTRACED = 0x0080_0000;
+    CLONE_SETTLS = 0x80000; CLONE_UNTRACED = 0x0080_0000; CLONE_NEWUSER = 0x1000_0000;
 }
 /// Signal that a broken pipe raises.
 pub const SIGPIPE: u64 = 13;

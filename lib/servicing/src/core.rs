@@ -182,7 +182,9 @@ impl Core {
         table: &Table,
         parent: &Delegate,
     ) -> (Rc<Delegate>, Rc<crate::delegate::Completion>) {
-        let credentials = table.credentials.get();
+        let whom = table.identity.borrow().whom;
+        let credentials =
+            wire::Credentials { uid: whom.uid, gid: whom.gid, capabilities: whom.capabilities };
         let (delegate, completion) = self.delegates.start(&*self.world, parent, credentials);
         *table.delegate.borrow_mut() = Some(delegate.clone());
         add(&self.counters.delegates, 1);

@@ -419,6 +419,7 @@ impl Cx {
             self.core.pump();
             let delegate = self.core.delegate(&self.table).ok_or(Errno::ENETDOWN)?;
             if let Some(lease) = delegate.lease(&self.core.world, limit) {
+                crate::calls::introduce(self, &lease).await?;
                 return Ok(lease);
             }
             let ready = || {

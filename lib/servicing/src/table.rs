@@ -1,4 +1,5 @@
 //! Descriptor tables: which numbers of a trusted process stand for what is elsewhere.
+use crate::calls::Identity;
 use crate::delegate::Delegate;
 use crate::wake::Wake;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -75,6 +76,18 @@ pub struct Entry {
     pub close_on_exec: bool,
 }
 
+/// The user namespace of a process.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Namespace {
+    /// It has not shown yet that it is in the first one.
+    #[default]
+    Unknown,
+    /// The one that the machine has started with.
+    Initial,
+    /// Another one: its ids and capabilities mean nothing outside.
+    Other,
+}
+
 /// A descriptor table. Only sockets that are, or may become, remote are in it.
 #[derive(Debug)]
 pub struct Table {
@@ -91,7 +104,9 @@ pub struct Table {
     /// The process's delegate.
     pub delegate: RefCell<Option<Rc<Delegate>>>,
     /// Whom its delegate acts as.
-    pub credentials: Cell<wire::Credentials>,
+    pub identity: RefCell<Rc<Identity>>,
+    /// What the process's capabilities are worth.
+    pub namespace: Cell<Namespace>,
     /// An `execve` is under way: wake sockets may close.
     pub in_exec: Cell<bool>,
     /// The process is gone.
@@ -109,7 +124,8 @@ impl Table {
             wakes: RefCell::default(),
             inherited: RefCell::default(),
             delegate: RefCell::default(),
-            credentials: Cell::default(),
+            identity: RefCell::default(),
+            namespace: Cell::default(),
             in_exec: Cell::new(false),
             dead: Cell::new(false),
         }
@@ -120,7 +136,8 @@ impl Table {
     pub fn copy(&self, id: u32) -> Self {
         let copy = Self::new(id);
         copy.entries.borrow_mut().clone_from(&self.entries.borrow());
-        copy.credentials.set(self.credentials.get());
+        copy.identity.borrow_mut().clone_from(&self.identity.borrow());
+        copy.namespace.set(self.namespace.get());
         let mut inherited: Vec<i32> = self.wakes.borrow().iter().map(|w| w.fd).collect();
         inherited.extend(self.inherited.borrow().iter());
         *copy.inherited.borrow_mut() = inherited;

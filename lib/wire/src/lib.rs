@@ -8,7 +8,9 @@
 pub mod hypercall;
 mod mailbox;
 mod message;
+mod parts;
 pub mod vsock;
 
 pub use mailbox::{Kind, Mailbox, Posted, Registration, layout};
-pub use message::{Credentials, Malformed, PollEntry, Request, Response, WAIT_FOREVER};
+pub use message::{Malformed, Request, Response, WAIT_FOREVER};
+pub use parts::{Credentials, Identity, PollEntry};

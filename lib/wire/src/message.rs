@@ -3,23 +3,14 @@
 //! Variable parts lie in the mailbox's data area at fixed places (see [`crate::layout`]): a
 //! socket address at `ADDRESS`, ancillary data at `CONTROL`, everything else at `PAYLOAD`.
 
+use crate::parts::{Credentials, Identity};
+
 /// `wait` value of a call that waits as long as it takes.
 pub const WAIT_FOREVER: u64 = u64::MAX;
 
 /// A header that cannot be decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed;
-
-/// Whom the new delegate acts as.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Credentials {
-    /// Effective user id.
-    pub uid: u32,
-    /// Effective group id.
-    pub gid: u32,
-    /// Effective capabilities as a bit set (`CAP_*` numbers).
-    pub capabilities: u64,
-}
 
 /// What a worker is asked to do.
 ///
@@ -186,42 +177,16 @@ pub enum Request {
     },
     /// Slot 0: the process ended; answer, then end the delegate.
     Exit,
-}
-
-/// One entry of a `Poll`: 8 bytes at `PAYLOAD + 8 * index`, laid out as `struct pollfd`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PollEntry {
-    /// Descriptor.
-    pub fd: i32,
-    /// `POLL*` asked for.
-    pub events: u16,
-    /// `POLL*` found.
-    pub revents: u16,
-}
-
-impl PollEntry {
-    /// Encoded size.
-    pub const SIZE: usize = 8;
-
-    /// The bytes.
-    #[must_use]
-    pub fn encode(self) -> [u8; 8] {
-        let mut b = [0; 8];
-        b[..4].copy_from_slice(&self.fd.to_le_bytes());
-        b[4..6].copy_from_slice(&self.events.to_le_bytes());
-        b[6..].copy_from_slice(&self.revents.to_le_bytes());
-        b
-    }
-
-    /// From the bytes.
-    #[must_use]
-    pub fn decode(b: [u8; 8]) -> Self {
-        Self {
-            fd: i32::from_le_bytes([b[0], b[1], b[2], b[3]]),
-            events: u16::from_le_bytes([b[4], b[5]]),
-            revents: u16::from_le_bytes([b[6], b[7]]),
-        }
-    }
+    /// The worker's thread acts as somebody else from here on.
+    Identity(Identity),
+    /// Takes over a descriptor of another process of the hierarchy (`pidfd_getfd`); answers its
+    /// number here. The dispatcher does so for descriptors that are on their way.
+    Fetch {
+        /// Pid of the process.
+        pid: i32,
+        /// Its descriptor.
+        fd: i32,
+    },
 }
 
 const WORDS: usize = 8;
@@ -292,6 +257,8 @@ impl Request {
             Request::Fork { .. } => "fork",
             Request::Spawn { .. } => "spawn",
             Request::Exit => "exit",
+            Request::Identity(_) => "identity",
+            Request::Fetch { .. } => "fetch",
         }
     }
 
@@ -332,6 +299,11 @@ impl Request {
             }
             Request::Spawn { slot } => [17, 0, u(slot), 0, 0, 0, 0, 0],
             Request::Exit => [18, 0, 0, 0, 0, 0, 0, 0],
+            Request::Identity(i) => {
+                let ids = [i.uid, i.gid, i.fsuid, i.fsgid].map(u64::from);
+                [30, ids[0], ids[1], ids[2], ids[3], i.capabilities, u(i.groups), 0]
+            }
+            Request::Fetch { pid, fd } => [31, f(fd), f(pid), 0, 0, 0, 0, 0],
         })
     }
 
@@ -396,6 +368,15 @@ impl Request {
             },
             17 => Request::Spawn { slot: u32_of(w[2])? },
             18 => Request::Exit,
+            30 => Request::Identity(Identity {
+                uid: u32_of(w[1])?,
+                gid: u32_of(w[2])?,
+                fsuid: u32_of(w[3])?,
+                fsgid: u32_of(w[4])?,
+                capabilities: w[5],
+                groups: u32_of(w[6])?,
+            }),
+            31 => Request::Fetch { pid: i32_of(w[2])?, fd: fd? },
             _ => return Err(Malformed),
         })
     }
@@ -464,11 +445,12 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::PollEntry;
     use proptest::prelude::*;
 
     proptest! {
         #[test]
-        fn any_header_decodes_to_itself_or_not_at_all(op in 0u64..20, rest in proptest::array::uniform7(any::<u64>()), small: bool) {
+        fn any_header_decodes_to_itself_or_not_at_all(op in 0u64..34, rest in proptest::array::uniform7(any::<u64>()), small: bool) {
             let mut words = [op, 0, 0, 0, 0, 0, 0, 0];
             for (to, from) in words[1..].iter_mut().zip(rest) {
                 *to = if small { from & 1 } else { from };

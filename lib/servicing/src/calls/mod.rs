@@ -2,6 +2,7 @@
 //! program's own kernel and waits for the thread to come back; everything between two steps
 //! happens while the vCPU stands still.
 mod descriptors;
+mod ids;
 mod messages;
 mod poll;
 mod process;
@@ -16,6 +17,7 @@ use crate::world::Kind;
 use alloc::rc::Rc;
 use linux_abi::{AF_INET, AF_INET6, CLONE_THREAD, Errno, name, nr};
 
+pub use ids::{Identity, introduce};
 pub use process::{adopt, enter_child, enter_program};
 
 /// What is to be done with a call.
@@ -38,7 +40,14 @@ pub fn verdict(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
         nr::socket if inet(arguments[0]) => Verdict::Serve,
         nr::execve | nr::fork | nr::vfork | nr::clone3 => Verdict::Serve,
         nr::clone if arguments[0] & CLONE_THREAD == 0 => Verdict::Serve,
-        nr::execveat | nr::io_uring_setup => Verdict::Refuse(Errno::ENOSYS),
+        nr::execveat => Verdict::Refuse(Errno::ENOSYS),
+        // A ring would carry calls past everybody. This is what a kernel without rings says, and
+        // what makes liburing, libuv and others do without; descriptors of rings that come from
+        // elsewhere are of no use either.
+        nr::io_uring_setup | nr::io_uring_enter | nr::io_uring_register => {
+            Verdict::Refuse(Errno::ENOSYS)
+        }
+        _ if ids::changes(number, arguments) => Verdict::Serve,
         nr::close_range => Verdict::Serve,
         nr::dup2 | nr::dup3 if table.is_hidden(arguments[1] as i32) => {
             Verdict::Refuse(Errno::EBADF)
@@ -81,6 +90,7 @@ async fn dispatch(cx: &Cx) -> Result<Outcome, Errno> {
         nr::execve => process::execve(cx).await,
         nr::fork | nr::vfork | nr::clone | nr::clone3 => process::fork(cx).await,
         nr::close_range => descriptors::close_range(cx).await,
+        n if ids::changes(n, &cx.arguments) => ids::change(cx).await,
         nr::dup2 | nr::dup3 => descriptors::dup_onto(cx).await,
         nr::poll | nr::ppoll => poll::poll(cx).await,
         nr::select | nr::pselect6 => poll::select(cx).await,

@@ -13,11 +13,10 @@ use crate::world::{add, short_name};
 use alloc::rc::Rc;
 use core::cell::Cell;
 use linux_abi::{
-    CLONE_THREAD, CLONE_VFORK, CLONE_VM, CloneArgs, Errno, MADV_POPULATE_WRITE, MAP_ANONYMOUS,
-    MAP_PRIVATE, PATH_MAX, PROT_EXEC, PROT_READ, PROT_WRITE, check, nr,
+    CLONE_NEWUSER, CLONE_THREAD, CLONE_VFORK, CLONE_VM, CloneArgs, Errno, MADV_POPULATE_WRITE,
+    MAP_ANONYMOUS, MAP_PRIVATE, PATH_MAX, PROT_EXEC, PROT_READ, PROT_WRITE, check, nr,
 };
 use paging::PAGE;
-use wire::Credentials;
 
 /// `execve`: a listed program starts with a nonce in its path; any other ends the trust.
 pub async fn execve(cx: &Cx) -> Result<Outcome, Errno> {
@@ -66,6 +65,8 @@ pub async fn execve(cx: &Cx) -> Result<Outcome, Errno> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Kind {
     shares_memory: bool,
+    /// The child gets a user namespace of its own.
+    namespace: bool,
     suspends: bool,
     /// The child's stack pointer, where it is not the parent's.
     stack: Option<u64>,
@@ -89,7 +90,8 @@ async fn kind(cx: &Cx) -> Result<Option<Kind>, Errno> {
         return Ok(None);
     }
     let shares_memory = flags & CLONE_VM != 0;
-    Ok(Some(Kind { shares_memory, suspends: flags & CLONE_VFORK != 0, stack }))
+    let (suspends, namespace) = (flags & CLONE_VFORK != 0, flags & CLONE_NEWUSER != 0);
+    Ok(Some(Kind { shares_memory, namespace, suspends, stack }))
 }
 
 /// `fork`, `vfork`, `clone`, `clone3`.
@@ -104,6 +106,9 @@ pub async fn fork(cx: &Cx) -> Result<Outcome, Errno> {
         return Ok(Outcome::Reflect);
     }
     let table = Rc::new(cx.table.copy(cx.core.number()));
+    if kind.namespace {
+        super::ids::leave_namespace(cx, &table);
+    }
     if !kind.shares_memory && cx.space.role == Role::Trusted {
         start_delegate(cx, &table).await?;
     }
@@ -210,10 +215,7 @@ async fn prepare(cx: &Cx) -> Result<(), Errno> {
     // The lifeline: from now on the process's end is noticed.
     drop(cx.wake().await?);
     if cx.space.role == Role::Trusted {
-        let uid = check(cx.local(nr::geteuid, [0; 6]).await)? as u32;
-        let gid = check(cx.local(nr::getegid, [0; 6]).await)? as u32;
-        let capabilities = if uid == 0 { u64::MAX } else { 0 };
-        cx.table.credentials.set(Credentials { uid, gid, capabilities });
+        super::ids::learn(cx, false).await;
         // Its delegate comes to life while it loads its libraries.
         cx.core.delegate(&cx.table);
     }

@@ -53,6 +53,8 @@ pub struct Slot {
     sequence: Cell<u32>,
     pub(super) flight: RefCell<Option<Flight>>,
     pub(super) leased: Cell<bool>,
+    /// Number of the identity that the worker has taken; zero before that.
+    serves_as: Cell<u32>,
 }
 
 impl Slot {
@@ -67,6 +69,7 @@ impl Slot {
             sequence: Cell::new(0),
             flight: RefCell::new(None),
             leased: Cell::new(false),
+            serves_as: Cell::new(0),
         }
     }
 
@@ -181,6 +184,17 @@ impl Lease {
     pub fn want_doorbell(&self) {
         // A mailbox is never shorter than its layout: `Pages` was made with all of its frames.
         let _ = self.mailbox().want_doorbell();
+    }
+
+    /// Number of the identity that the worker has taken.
+    #[must_use]
+    pub fn serves_as(&self) -> u32 {
+        self.slot.serves_as.get()
+    }
+
+    /// Notes the identity that the worker has taken.
+    pub fn set_serves_as(&self, identity: u32) {
+        self.slot.serves_as.set(identity);
     }
 
     /// True while a request is in flight.

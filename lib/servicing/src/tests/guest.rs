@@ -87,6 +87,13 @@ pub struct Process {
     pub files: BTreeMap<i32, File>,
     next_map: u64,
     vmas: BTreeSet<u64>,
+    /// Effective user id, and that for files.
+    pub uid: u32,
+    pub fsuid: u32,
+    pub capabilities: u64,
+    pub groups: Vec<u32>,
+    /// Capabilities count in the first user namespace.
+    pub initial: bool,
     /// The next interruptible wait ends with this error.
     pub signal: Option<Signal>,
 }
@@ -233,6 +240,11 @@ impl Guest {
             files: BTreeMap::new(),
             next_map: 0x1000_0000,
             vmas: BTreeSet::new(),
+            uid: 1000,
+            fsuid: 1000,
+            capabilities: 0,
+            groups: Vec::new(),
+            initial: true,
             signal: None,
         });
         self.processes.len() - 1

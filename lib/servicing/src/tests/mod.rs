@@ -1,5 +1,6 @@
 //! The whole engine against a fake guest and a fake service VM.
 mod guest;
+mod rights;
 mod service;
 
 use guest::{Blocked, CODE, DATA, End, File, Guest, Kind, Signal};

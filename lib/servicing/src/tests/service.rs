@@ -43,6 +43,9 @@ pub enum News {
     Doorbell,
 }
 
+/// By delegate and slot.
+type Identities = BTreeMap<(u32, u32), (wire::Identity, Vec<u8>)>;
+
 /// Sockets by delegate and descriptor.
 type Sockets = BTreeMap<(u32, i32), Sock>;
 
@@ -52,6 +55,8 @@ pub struct Service {
     pub sockets: RefCell<Sockets>,
     pub news: RefCell<VecDeque<News>>,
     pub log: RefCell<Vec<(u32, Request)>>,
+    /// Whom each worker acts as, with its groups.
+    pub identities: RefCell<Identities>,
     tokens: RefCell<BTreeMap<u32, u64>>,
     next: Cell<u32>,
     /// Delegates don't answer while this is set.
@@ -160,7 +165,7 @@ impl Service {
         &self,
         memory: &Fake,
         mailbox: &Mailbox<Window>,
-        (delegate, _): (u32, u32),
+        (delegate, slot): (u32, u32),
         request: &Request,
     ) -> Option<Response> {
         let m = mailbox.memory();
@@ -180,6 +185,11 @@ impl Service {
             }
             Request::Spawn { slot } => {
                 self.add_worker(memory, Kind::Worker, delegate, slot);
+                0
+            }
+            Request::Identity(whom) => {
+                let groups = copy(m, layout::PAYLOAD, whom.groups * 4);
+                self.identities.borrow_mut().insert((delegate, slot), (whom, groups));
                 0
             }
             Request::Ioctl { .. } | Request::Shutdown { .. } | Request::Nop | Request::Exit => 0,

@@ -60,13 +60,58 @@ impl Guest {
             nr::madvise => self.populate(process, a),
             nr::execve => return self.execve(process, a[0]),
             nr::fork => return self.fork(process),
-            nr::geteuid | nr::getegid => 1000,
+            nr::getegid => 1000,
+            nr::geteuid
+            | nr::setuid
+            | nr::setfsuid
+            | nr::setfsgid
+            | nr::capget
+            | nr::getgroups
+            | nr::settimeofday
+            | nr::unshare => self.ids(process, number, a),
             nr::getpid => 4242,
             nr::munmap => 0,
             nr::setsockopt | nr::listen | nr::bind => 0,
             nr::getppid => 1,
             _ => -38,
         }))
+    }
+
+    /// Calls about ids, as far as the relay makes them.
+    fn ids(&mut self, process: usize, number: u64, a: [u64; 6]) -> i64 {
+        let p = &mut self.processes[process];
+        match number {
+            nr::geteuid => i64::from(p.uid),
+            nr::setuid => {
+                (p.uid, p.fsuid, p.capabilities) = (a[0] as u32, a[0] as u32, 0);
+                0
+            }
+            nr::setfsuid => {
+                let old = i64::from(p.fsuid);
+                p.fsuid = if a[0] as u32 == u32::MAX { p.fsuid } else { a[0] as u32 };
+                old
+            }
+            nr::setfsgid => 1000,
+            nr::settimeofday if p.initial && p.capabilities & 1 << 25 != 0 => 0,
+            nr::settimeofday => -1,
+            nr::unshare => {
+                (p.initial, p.capabilities) = (false, u64::MAX);
+                0
+            }
+            nr::getgroups => {
+                let groups = p.groups.clone();
+                for (n, group) in groups.iter().enumerate().take(a[0] as usize) {
+                    self.write(process, a[1] + 4 * n as u64, &group.to_le_bytes());
+                }
+                groups.len() as i64
+            }
+            _ => {
+                let halves = p.capabilities.to_le_bytes();
+                self.write(process, a[1], &halves[..4]);
+                self.write(process, a[1] + 12, &halves[4..]);
+                0
+            }
+        }
     }
 
     /// Calls that make descriptors.

@@ -1,0 +1,60 @@
+//! Whom a thread acts as. Each worker is told before the first call of a process that it carries
+//! out, and whenever that process has changed its ids or capabilities. All calls here are the
+//! kernel's own, which concern the calling thread alone.
+
+use rustix::process::{Gid, Uid};
+use rustix::thread::{self, CapabilitySet, CapabilitySets};
+use std::io;
+use std::os::fd::OwnedFd;
+use wire::{Credentials, Identity};
+
+/// The identity of a delegate that has not been told more.
+#[must_use]
+pub fn of(credentials: Credentials) -> Identity {
+    let Credentials { uid, gid, capabilities } = credentials;
+    Identity { uid, gid, fsuid: uid, fsgid: gid, capabilities, groups: 0 }
+}
+
+/// Makes all permitted capabilities effective; answers what may be effective.
+fn raise() -> io::Result<CapabilitySets> {
+    let mut sets = thread::capabilities(None)?;
+    sets.effective = sets.permitted;
+    thread::set_capabilities(None, sets)?;
+    Ok(sets)
+}
+
+/// Acts as somebody else from here on, as far as the kernel's checks are concerned; but stays able
+/// to become somebody else again: real and saved ids and permitted capabilities remain.
+///
+/// # Errors
+/// Something was refused. The thread must not serve then: it has some of both identities.
+pub fn act_as(whom: &Identity, groups: &[u32]) -> io::Result<()> {
+    raise()?;
+    let groups: Vec<_> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
+    thread::set_thread_groups(&groups)?;
+    let group = Gid::from_raw(whom.gid);
+    thread::set_thread_res_gid(group, group, group)?;
+    let own = rustix::process::getuid();
+    thread::set_thread_res_uid(own, Uid::from_raw(whom.uid), own)?;
+    // Another effective user id has taken the effective capabilities away (`capabilities(7)`).
+    let mut sets = raise()?;
+    guest_sys::identity::set_file_ids(whom.fsuid, whom.fsgid)?;
+    sets.effective = sets.permitted & CapabilitySet::from_bits_retain(whom.capabilities);
+    sets.inheritable = CapabilitySet::empty();
+    Ok(thread::set_capabilities(None, sets)?)
+}
+
+/// Takes over a descriptor of another process of the hierarchy, with the dispatcher's rights.
+///
+/// # Errors
+/// As `pidfd_open(2)` and `pidfd_getfd(2)`.
+pub fn fetch(pid: i32, fd: i32) -> io::Result<OwnedFd> {
+    use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let pid = (pid > 0).then(|| Pid::from_raw(pid)).flatten().ok_or(io::ErrorKind::InvalidInput)?;
+    let before = thread::capabilities(None)?;
+    raise()?;
+    let fetched = pidfd_open(pid, PidfdFlags::empty())
+        .and_then(|process| pidfd_getfd(process, fd, PidfdGetfdFlags::empty()));
+    thread::set_capabilities(None, before)?;
+    Ok(fetched?)
+}
