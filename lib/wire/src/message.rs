@@ -357,6 +357,13 @@ impl Request {
             13 => Request::PeerName { fd: fd? },
             14 => Request::Ioctl { fd: fd?, command: u32_of(w[2])? },
             15 => Request::Poll { count: u32_of(w[2])?, wait },
+            _ => return Self::decode_process(&w),
+        })
+    }
+
+    /// Those that are about processes and threads.
+    fn decode_process(w: &[u64; WORDS]) -> Result<Self, Malformed> {
+        Ok(match w[0] {
             16 => Request::Fork {
                 delegate: u32_of(w[2])?,
                 token: w[3],
@@ -376,7 +383,7 @@ impl Request {
                 capabilities: w[5],
                 groups: u32_of(w[6])?,
             }),
-            31 => Request::Fetch { pid: i32_of(w[2])?, fd: fd? },
+            31 => Request::Fetch { pid: i32_of(w[2])?, fd: i32_of(w[1])? },
             _ => return Err(Malformed),
         })
     }
