@@ -1,6 +1,8 @@
 //! The cases. Each file has a list of them.
 mod datagrams;
+mod descriptors;
 mod mixed;
+mod signals;
 mod streams;
 
 use crate::probe::Probe;
@@ -10,5 +12,13 @@ pub type Case = (&'static str, fn(&mut Probe));
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [streams::CASES, datagrams::CASES, mixed::CASES].into_iter().flatten()
+    [
+        streams::CASES,
+        datagrams::CASES,
+        mixed::CASES,
+        signals::CASES,
+        descriptors::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }

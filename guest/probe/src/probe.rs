@@ -44,13 +44,21 @@ pub struct Probe {
     /// Memory for calls.
     pub arena: Arc<Arena>,
     labels: Arc<Mutex<BTreeMap<String, u32>>>,
+    prefix: String,
 }
 
 impl Probe {
     /// Begins a case.
     pub fn new(name: &str, peer: SocketAddr) -> Result<Self> {
         let arena = Arc::new(Arena::new().context("arena")?);
-        Ok(Self { name: name.to_owned(), peer, arena, labels: Arc::default() })
+        let (labels, prefix) = Default::default();
+        Ok(Self { name: name.to_owned(), peer, arena, labels, prefix })
+    }
+
+    /// The same for a child of `fork`, which has a copy of everything: its labels begin with these
+    /// words.
+    pub fn in_child(&self, words: &str) -> Self {
+        Self { prefix: format!("{words}, "), ..self.clone() }
     }
 
     /// Prints a result. Labels that come again are numbered.
@@ -59,7 +67,7 @@ impl Probe {
         let count = labels.entry(label.to_owned()).or_default();
         *count += 1;
         let number = if *count > 1 { format!(" {count}") } else { String::new() };
-        println!("{}/{label}{number}: {value}", self.name);
+        println!("{}/{}{label}{number}: {value}", self.name, self.prefix);
     }
 
     /// A call without a word; its answer, negative for an error.
@@ -368,6 +376,39 @@ impl Probe {
     pub fn pipe(&self, flags: i32) -> (RawFd, RawFd) {
         self.quiet(libc::SYS_pipe2, &[at(FREE - 16), n(flags)]);
         (self.number(FREE - 16), self.number(FREE - 12))
+    }
+
+    /// A file in memory with these bytes, at its beginning.
+    pub fn file(&self, bytes: &[u8]) -> RawFd {
+        self.arena.write(FREE, b"file\0");
+        let fd = self.open("file", libc::SYS_memfd_create, &[at(FREE), n(0)]);
+        self.arena.write(DATA, bytes);
+        self.quiet(libc::SYS_write, &[n(fd), at(DATA), n(bytes.len() as i64)]);
+        self.quiet(libc::SYS_lseek, &[n(fd), n(0), n(libc::SEEK_SET)]);
+        fd
+    }
+
+    /// An empty set of `select(2)` with this descriptor in it.
+    pub fn select_bit(&self, place: usize, fd: RawFd) {
+        let mut set = [0_u8; 128];
+        if let Some(byte) = usize::try_from(fd / 8).ok().and_then(|number| set.get_mut(number)) {
+            *byte = 1 << (fd % 8);
+        }
+        self.arena.write(place, &set);
+    }
+
+    /// Whether the descriptor is in that set.
+    pub fn selected(&self, place: usize, fd: RawFd) -> bool {
+        let byte = usize::try_from(fd / 8).ok().map(|number| self.arena.read(place + number, 1));
+        byte.and_then(|byte| byte.first().copied()).unwrap_or(0) & (1 << (fd % 8)) != 0
+    }
+
+    /// Sets `SO_RCVTIMEO` or `SO_SNDTIMEO`.
+    pub fn timeout(&self, fd: RawFd, option: i32, milliseconds: i64) {
+        self.arena.write(OPTION, &(milliseconds / 1000).to_ne_bytes());
+        self.arena.write(OPTION + 8, &(milliseconds % 1000 * 1000).to_ne_bytes());
+        let arguments = [n(fd), n(libc::SOL_SOCKET), n(option), at(OPTION), n(16)];
+        self.call("time-out", libc::SYS_setsockopt, &arguments);
     }
 
     /// Puts the vectors of `readv(2)` and the like into the arena: place and length of each.

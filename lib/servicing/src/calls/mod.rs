@@ -160,6 +160,8 @@ async fn remote(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
         // What only asks for the kind of file is answered rightly by the placeholder, which is a
         // socket, too.
         nr::fstat | nr::newfstatat | nr::statx | nr::lseek | nr::fstatfs => Ok(Outcome::Reflect),
+        // `ESPIPE`, for the same reason.
+        nr::pread64 | nr::pwrite64 | nr::preadv | nr::pwritev => Ok(Outcome::Reflect),
         _ => refuse(cx),
     }
 }

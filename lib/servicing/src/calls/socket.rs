@@ -7,7 +7,7 @@ use crate::world::{Kind, add};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use linux_abi::{
-    Address, Errno, POLLIN, POLLOUT, Place, SO_ATTACH_BPF, SO_ATTACH_FILTER, SO_ERROR, SO_RCVTIMEO,
+    Address, Errno, POLLIN, POLLOUT, Place, SO_ATTACH_BPF, SO_ATTACH_FILTER, SO_RCVTIMEO,
     SO_RCVTIMEO_NEW, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_TYPE_MASK,
     SOL_SOCKET, TimeVal, check, nr,
 };
@@ -15,6 +15,8 @@ use wire::{Request, layout};
 
 /// Longest option value that is carried over.
 const OPTION_MAX: usize = 4096;
+/// Bytes of a `struct sockaddr_in`.
+const SHORTEST_ADDRESS: usize = 16;
 /// Option of `SOL_TCP` whose value holds a pointer.
 const TCP_ZEROCOPY_RECEIVE: i32 = 35;
 const SOL_TCP: i32 = 6;
@@ -87,13 +89,14 @@ pub fn side_of_peer(address: &[u8]) -> Side {
 /// Keeps a remote socket from reaching the service VM's own loopback.
 ///
 /// # Errors
-/// `ENETUNREACH`, `EAFNOSUPPORT`.
+/// `ENETUNREACH`, `EAFNOSUPPORT`, `EINVAL` for what is too short for any address.
 pub fn check_remote_peer(cx: &Cx, address: &[u8]) -> Result<(), Errno> {
     // AF_UNSPEC dissolves an association: allowed.
     if address.get(..2) == Some(&[0, 0]) {
         return Ok(());
     }
     match Address::parse(address) {
+        None if address.len() < SHORTEST_ADDRESS => Err(Errno::EINVAL),
         None => Err(Errno::EAFNOSUPPORT),
         Some(found) if found.place() == Place::Elsewhere => Ok(()),
         Some(found) => {
@@ -155,40 +158,28 @@ pub async fn connect(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
         check_remote_peer(cx, &address)?;
     }
     let hold = cx.hold(entry);
-    let fd = commit(cx, &hold.resource).await?;
-    let length = address.len() as u32;
-    let lease = cx.worker().await?;
-    lease.mailbox().memory().write_all(layout::ADDRESS, &address)?;
-    let response = cx.ask(&lease, &Request::Connect { fd, address: length, wait: 0 }).await?;
-    drop(lease);
+    commit(cx, &hold.resource).await?;
     let waits = !resource.nonblocking.get() && resource.is_stream();
-    match check(response.value) {
-        Err(Errno::EINPROGRESS | Errno::EALREADY) if waits => {
-            finish_connect(cx, resource).await?;
-            Ok(Outcome::Return(0))
+    let patience = Patience::from_timeout(resource.send_timeout.get(), cx.core.world.now());
+    loop {
+        match connect_once(cx, resource, &address).await {
+            // Once its outcome is there, asking again tells it, as for a program that asks twice.
+            Err(Errno::EINPROGRESS | Errno::EALREADY) if waits => {}
+            result => return Ok(Outcome::Return(result?)),
         }
-        result => Ok(Outcome::Return(result?)),
+        match wait_ready(cx, resource, POLLOUT, patience).await {
+            Err(Errno::EAGAIN) => return Err(Errno::EINPROGRESS),
+            other => other?,
+        }
     }
 }
 
-/// Waits for the outcome of a connection attempt.
-async fn finish_connect(cx: &Cx, resource: &Resource) -> Result<(), Errno> {
-    let patience = Patience::from_timeout(resource.send_timeout.get(), cx.core.world.now());
-    match wait_ready(cx, resource, POLLOUT, patience).await {
-        Err(Errno::EAGAIN) => return Err(Errno::EINPROGRESS),
-        other => other?,
-    }
+async fn connect_once(cx: &Cx, resource: &Resource, address: &[u8]) -> Result<i64, Errno> {
     let fd = cx.remote_fd(resource)?;
     let lease = cx.worker().await?;
-    let request = Request::GetOption { fd, level: SOL_SOCKET, name: SO_ERROR, length: 4 };
-    check(cx.ask(&lease, &request).await?.value)?;
-    let mut error = [0; 4];
-    lease.mailbox().memory().read_all(layout::PAYLOAD, &mut error)?;
-    match u16::try_from(i32::from_le_bytes(error)) {
-        Ok(0) => Ok(()),
-        Ok(n) => Err(Errno(n)),
-        Err(_) => Err(Errno::EIO),
-    }
+    lease.mailbox().memory().write_all(layout::ADDRESS, address)?;
+    let length = address.len() as u32;
+    check(cx.ask(&lease, &Request::Connect { fd, address: length, wait: 0 }).await?.value)
 }
 
 /// `bind`: loopback addresses are the own kernel's, all others the service VM's.

@@ -41,6 +41,16 @@ impl Buffers {
         Ok(Self { parts: alloc::vec![part], total: length })
     }
 
+    /// One buffer of `read` or `write`, which refuse a length that leaves user memory; others cut
+    /// it to the most that is moved at once first.
+    ///
+    /// # Errors
+    /// `EFAULT` when it lies outside user memory.
+    pub fn whole(base: u64, length: u64) -> Result<Self, Errno> {
+        Self::check(&IoVec { base, length })?;
+        Self::one(base, length)
+    }
+
     fn check(part: &IoVec) -> Result<(), Errno> {
         match part.base.checked_add(part.length) {
             Some(end) if end <= TASK_SIZE_MAX || part.length == 0 => Ok(()),
@@ -311,7 +321,7 @@ fn plain(flags: u32) -> Extra {
 
 /// `read`.
 pub async fn read(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
-    let buffers = Buffers::one(cx.arguments[1], cx.arguments[2])?;
+    let buffers = Buffers::whole(cx.arguments[1], cx.arguments[2])?;
     if buffers.total == 0 {
         return Ok(Outcome::Return(0));
     }
@@ -338,7 +348,7 @@ pub async fn recvfrom(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
 
 /// `write`.
 pub async fn write(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
-    let buffers = Buffers::one(cx.arguments[1], cx.arguments[2])?;
+    let buffers = Buffers::whole(cx.arguments[1], cx.arguments[2])?;
     Ok(Outcome::Return(send(cx, entry, &buffers, &plain(0)).await?))
 }
 
@@ -480,5 +490,7 @@ mod tests {
         assert!(Buffers::one(0xffff_8000_0000_0000, 1).is_err());
         assert!(Buffers::one(u64::MAX, 2).is_err());
         assert_eq!(Buffers::one(0x1000, u64::MAX).map(|b| b.total), Ok(MAX_RW_COUNT));
+        assert!(Buffers::whole(0x1000, u64::MAX).is_err());
+        assert_eq!(Buffers::whole(0x1000, 1 << 40).map(|b| b.total), Ok(MAX_RW_COUNT));
     }
 }

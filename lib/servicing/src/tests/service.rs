@@ -228,6 +228,9 @@ impl Service {
             Request::Connect { fd, address, .. } => {
                 let to = copy(m, layout::ADDRESS, address);
                 let s = open(sockets, delegate, fd)?;
+                if s.connected.is_some() {
+                    return Some(Response::value(if s.slow { -114 } else { 0 }));
+                }
                 s.slow = to[2..4] == SLOW_PORT;
                 s.connected = Some(to);
                 if s.slow { -115 } else { 0 }
