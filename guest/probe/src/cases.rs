@@ -12,13 +12,7 @@ pub type Case = (&'static str, fn(&mut Probe));
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [
-        streams::CASES,
-        datagrams::CASES,
-        mixed::CASES,
-        signals::CASES,
-        descriptors::CASES,
-    ]
-    .into_iter()
-    .flatten()
+    [streams::CASES, datagrams::CASES, mixed::CASES, signals::CASES, descriptors::CASES]
+        .into_iter()
+        .flatten()
 }
