@@ -3,6 +3,7 @@
 use crate::core::Core;
 use crate::cpu::Saved;
 use crate::delegate::{Completion, Lease, Life};
+use crate::filter::{Decision, Subject};
 use crate::space::{Back, Exchange, LocalCall, Space, Via};
 use crate::table::{Entry, Resource, State, Table};
 use crate::wake::{Wake, WakeLease};
@@ -19,6 +20,8 @@ use linux_abi::{
 use paging::{Access, Fault, PAGE, Stopped};
 use wire::{Request, Response};
 
+/// Operation of `futex`, on one that is shared.
+const FUTEX_WAKE: u64 = 1;
 /// Context id of the hypervisor on virtual sockets.
 const HOST_CID: u32 = 2;
 /// Descriptors of wake sockets lie from here on, where the limit allows it.
@@ -106,7 +109,24 @@ impl Cx {
 
     // ----- the program's own kernel -----
 
+    /// True when the program's own filters let a call pass that is made on its behalf.
+    fn passes(&self, number: u64, arguments: [u64; 6]) -> Result<(), Errno> {
+        if self.table.filters.is_empty() {
+            return Ok(());
+        }
+        let gate = self.space.gate.get().map_or(self.saved.rip, |gate| gate.address);
+        let behind = gate.wrapping_add(crate::cpu::SYSCALL_LENGTH);
+        match self.table.filters.decide(&Subject { number, arguments, behind }) {
+            Decision::Allow => Ok(()),
+            Decision::Fail(error) if error != Errno(0) => Err(error),
+            Decision::Fail(_) | Decision::Stop => Err(Errno::EPERM),
+        }
+    }
+
     async fn call(&self, number: u64, arguments: [u64; 6], via: Via) -> Back {
+        if let Err(error) = self.passes(number, arguments) {
+            return Back::Result(error.result());
+        }
         add(&self.core.counters.helpers, 1);
         self.exchange.wanted.set(Some(LocalCall { number, arguments, via }));
         poll_fn(|_| match self.exchange.back.take() {
@@ -235,7 +255,15 @@ impl Cx {
             Access::Write => MADV_POPULATE_WRITE,
             _ => MADV_POPULATE_READ,
         };
-        self.local(nr::madvise, [start, span, advice, 0, 0, 0]).await;
+        let madvise = [start, span, advice, 0, 0, 0];
+        if self.passes(nr::madvise, madvise).is_ok() {
+            self.local(nr::madvise, madvise).await;
+        } else {
+            // Sandboxes leave `futex`. To wake the waiters of a shared one, the kernel makes the
+            // page present and writable where it may be (`get_futex_key`); nobody waits there, or
+            // is surprised by waking up.
+            self.local(nr::futex, [start, FUTEX_WAKE, 0, 0, 0, 0]).await;
+        }
         // It stops at the first page that it cannot make present: what counts is the page that
         // was missing.
         let result = self.space.tables(&self.core).probe(stopped.address, 1, access);
@@ -372,7 +400,12 @@ impl Cx {
             self.write(at, &entry.encode()).await?;
             self.write(at + 8, &u64::MAX.to_le_bytes()).await?;
             let poll = [at, 1, 0, at + 8, SIGSET_SIZE, 0];
-            check(self.local(nr::ppoll, poll).await)?;
+            if self.passes(nr::ppoll, poll).is_err() {
+                // Not deaf, but asleep.
+                self.drain(wake, &scratch).await?;
+            } else {
+                check(self.local(nr::ppoll, poll).await)?;
+            }
             self.core.woke_up(wake.rung.get());
         }
     }

@@ -191,7 +191,12 @@ impl Engine {
             }
             Verdict::Refuse(error) => {
                 add(&self.core.counters.refused, 1);
-                saved.finish(s, error.result());
+                let behind = saved.rip.wrapping_add(cpu::SYSCALL_LENGTH);
+                match calls::screen(&table, number, arguments, behind) {
+                    Some(Outcome::Reflect) => reflect(s),
+                    Some(Outcome::Return(result)) => saved.finish(s, result),
+                    None => saved.finish(s, error.result()),
+                }
             }
             Verdict::Serve => {
                 let cx = self.context(s, space, &table);

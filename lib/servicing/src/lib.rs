@@ -16,6 +16,7 @@ mod cpu;
 mod cx;
 mod delegate;
 mod engine;
+mod filter;
 mod form;
 mod report;
 mod space;

@@ -1,6 +1,7 @@
 //! Descriptor tables: which numbers of a trusted process stand for what is elsewhere.
 use crate::calls::Identity;
 use crate::delegate::Delegate;
+use crate::filter::Filters;
 use crate::wake::Wake;
 use alloc::collections::{BTreeMap, BTreeSet};
 use alloc::rc::Rc;
@@ -105,6 +106,8 @@ pub struct Table {
     pub delegate: RefCell<Option<Rc<Delegate>>>,
     /// Whom its delegate acts as.
     pub identity: RefCell<Rc<Identity>>,
+    /// The process's own seccomp filters.
+    pub filters: Filters,
     /// What the process's capabilities are worth.
     pub namespace: Cell<Namespace>,
     /// An `execve` is under way: wake sockets may close.
@@ -125,6 +128,7 @@ impl Table {
             inherited: RefCell::default(),
             delegate: RefCell::default(),
             identity: RefCell::default(),
+            filters: Filters::default(),
             namespace: Cell::default(),
             in_exec: Cell::new(false),
             dead: Cell::new(false),
@@ -134,7 +138,7 @@ impl Table {
     /// What `fork` makes: same entries, no wake sockets of its own, no delegate yet.
     #[must_use]
     pub fn copy(&self, id: u32) -> Self {
-        let copy = Self::new(id);
+        let copy = Self { filters: self.filters.clone(), ..Self::new(id) };
         copy.entries.borrow_mut().clone_from(&self.entries.borrow());
         copy.identity.borrow_mut().clone_from(&self.identity.borrow());
         copy.namespace.set(self.namespace.get());

@@ -7,6 +7,7 @@ mod messages;
 mod poll;
 mod process;
 mod readiness;
+mod sandbox;
 mod socket;
 mod transfer;
 
@@ -19,6 +20,7 @@ use linux_abi::{AF_INET, AF_INET6, CLONE_THREAD, Errno, name, nr};
 
 pub use ids::{Identity, introduce};
 pub use process::{adopt, enter_child, enter_program};
+pub use sandbox::screen;
 
 /// What is to be done with a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -47,6 +49,7 @@ pub fn verdict(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
         nr::io_uring_setup | nr::io_uring_enter | nr::io_uring_register => {
             Verdict::Refuse(Errno::ENOSYS)
         }
+        nr::prctl | nr::seccomp if sandbox::is_install(number, arguments) => Verdict::Serve,
         _ if ids::changes(number, arguments) => Verdict::Serve,
         nr::close_range => Verdict::Serve,
         nr::dup2 | nr::dup3 if table.is_hidden(arguments[1] as i32) => {
@@ -78,6 +81,10 @@ fn by_descriptor(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
 
 /// Carries a call out.
 pub async fn serve(cx: Rc<Cx>) -> Outcome {
+    let behind = cx.saved.rip.wrapping_add(crate::cpu::SYSCALL_LENGTH);
+    if let Some(outcome) = screen(&cx.table, cx.number, cx.arguments, behind) {
+        return outcome;
+    }
     match dispatch(&cx).await {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Return(error.result()),
@@ -90,6 +97,7 @@ async fn dispatch(cx: &Cx) -> Result<Outcome, Errno> {
         nr::execve => process::execve(cx).await,
         nr::fork | nr::vfork | nr::clone | nr::clone3 => process::fork(cx).await,
         nr::close_range => descriptors::close_range(cx).await,
+        nr::prctl | nr::seccomp => sandbox::install(cx).await,
         n if ids::changes(n, &cx.arguments) => ids::change(cx).await,
         nr::dup2 | nr::dup3 => descriptors::dup_onto(cx).await,
         nr::poll | nr::ppoll => poll::poll(cx).await,

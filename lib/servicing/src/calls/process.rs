@@ -212,6 +212,7 @@ async fn prepare(cx: &Cx) -> Result<(), Errno> {
     let protect = [address, PAGE, PROT_READ | PROT_EXEC, 0, 0, 0];
     check(cx.local_via(nr::mprotect, protect, Via::Original).await)?;
     cx.space.gate.set(Some(Gate { address, nonce }));
+    super::sandbox::check_unfiltered(cx).await?;
     // The lifeline: from now on the process's end is noticed.
     drop(cx.wake().await?);
     if cx.space.role == Role::Trusted {
