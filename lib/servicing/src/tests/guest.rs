@@ -87,6 +87,8 @@ pub struct Process {
     pub files: BTreeMap<i32, File>,
     next_map: u64,
     vmas: BTreeSet<u64>,
+    /// Has a filter of somebody else's.
+    pub filtered: bool,
     /// Effective user id, and that for files.
     pub uid: u32,
     pub fsuid: u32,
@@ -240,6 +242,7 @@ impl Guest {
             files: BTreeMap::new(),
             next_map: 0x1000_0000,
             vmas: BTreeSet::new(),
+            filtered: false,
             uid: 1000,
             fsuid: 1000,
             capabilities: 0,

@@ -1,6 +1,7 @@
 //! The whole engine against a fake guest and a fake service VM.
 mod guest;
 mod rights;
+mod sandbox;
 mod service;
 
 use guest::{Blocked, CODE, DATA, End, File, Guest, Kind, Signal};
