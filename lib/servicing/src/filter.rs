@@ -46,7 +46,7 @@ pub struct Subject {
 impl Subject {
     /// A word of `struct seccomp_data`.
     fn word(&self, offset: u32) -> Option<u32> {
-        if offset % 4 != 0 {
+        if !offset.is_multiple_of(4) {
             return None;
         }
         let half = |value: u64, high: bool| (if high { value >> 32 } else { value }) as u32;

@@ -41,14 +41,7 @@ impl Guest {
                 0
             }
             nr::connect if known => self.connect(process, fd),
-            nr::getsockname if known => {
-                let port = 7000 + self.processes[process].files[&fd].connection.unwrap().0;
-                let mut name = [0; 16];
-                name[0] = 40;
-                name[4..8].copy_from_slice(&port.to_le_bytes());
-                self.write(process, a[1], &name);
-                0
-            }
+            nr::getsockname if known => self.name(process, fd, a[1]),
             nr::read | nr::ppoll => return self.waits(process, number, a),
             nr::mmap => self.mmap(process, a),
             nr::mprotect => {
@@ -61,7 +54,8 @@ impl Guest {
             nr::execve => return self.execve(process, a[0]),
             nr::fork => return self.fork(process),
             nr::getegid => 1000,
-            nr::geteuid
+            nr::prctl
+            | nr::geteuid
             | nr::setuid
             | nr::setfsuid
             | nr::setfsgid
@@ -71,12 +65,21 @@ impl Guest {
             | nr::unshare => self.ids(process, number, a),
             nr::getpid => 4242,
             nr::munmap | nr::seccomp => 0,
-            nr::prctl => i64::from(a[0] == 21 && self.processes[process].filtered) * 2,
             nr::futex => self.populate(process, [a[0], 0x1000, 23, 0, 0, 0]).min(0),
             nr::setsockopt | nr::listen | nr::bind => 0,
             nr::getppid => 1,
             _ => -38,
         }))
+    }
+
+    /// The own port of a virtual socket.
+    fn name(&self, process: usize, fd: i32, at: u64) -> i64 {
+        let port = 7000 + self.processes[process].files[&fd].connection.unwrap().0;
+        let mut name = [0; 16];
+        name[0] = 40;
+        name[4..8].copy_from_slice(&port.to_le_bytes());
+        self.write(process, at, &name);
+        0
     }
 
     /// Calls about ids, as far as the relay makes them.
@@ -94,6 +97,7 @@ impl Guest {
                 old
             }
             nr::setfsgid => 1000,
+            nr::prctl => i64::from(a[0] == 21 && p.filtered) * 2,
             nr::settimeofday if p.initial && p.capabilities & 1 << 25 != 0 => 0,
             nr::settimeofday => -1,
             nr::unshare => {
