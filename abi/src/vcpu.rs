@@ -29,8 +29,8 @@ pub enum ExitClass {
     InterruptWindow = 10,
     /// A manager refused a nested fault, there was no region, or VMRUN failed.
     Error = 11,
-    /// Write to LSTAR and the other registers of the system-call entry (MSR exits with those
-    /// numbers, when `intercept_syscall_msrs` is set).
+    /// Write of STAR, LSTAR, CSTAR or SFMASK, or read of LSTAR or SFMASK, when
+    /// `intercept_syscall_msrs` is set.
     SyscallMsr = 12,
 }
 
@@ -156,7 +156,8 @@ pub struct VcpuState {
     pub intercept_cr3_write: u64,
     /// In: non-zero intercepts IRET.
     pub intercept_iret: u64,
-    /// In: non-zero intercepts writes to STAR, LSTAR, CSTAR, SFMASK.
+    /// In: non-zero intercepts writes to STAR, LSTAR, CSTAR, SFMASK, and reads of LSTAR and SFMASK:
+    /// so a guest can be shown other values of these two than the processor uses.
     pub intercept_syscall_msrs: u64,
     /// In: non-zero flushes the guest's TLB entries at the next entry.
     pub flush_tlb: u64,

@@ -21,7 +21,7 @@ struct Arguments {
     /// Calls in the loop.
     #[arg(long, default_value_t = 100_000)]
     rounds: u64,
-    /// Switch to this interception form first: off, watched, paper.
+    /// Switch to this interception form first: off, watched, paper, stub.
     #[arg(long)]
     form: Option<String>,
     /// Peer of the remote rows.
@@ -31,8 +31,7 @@ struct Arguments {
 
 fn switch(name: &str) -> Result<()> {
     use wire::hypercall::Form;
-    let form = [Form::Off, Form::Watched, Form::Paper].into_iter().find(|f| f.name() == name);
-    let Some(form) = form else { bail!("unknown interception form '{name}'") };
+    let Some(form) = Form::from_name(name) else { bail!("unknown interception form '{name}'") };
     let answer = guest_sys::hypercall::call(wire::hypercall::BENCH, [form as u64, 0, 0]);
     if answer < 0 {
         bail!("the hypervisor refuses to switch to '{name}' (error {})", -answer);

@@ -32,6 +32,8 @@ const USER_CODE: u16 = 0xafb;
 const USER_CODE_32: u16 = 0xcfb;
 const USER_DATA: u16 = 0xcf3;
 
+/// Length of RDMSR and WRMSR without prefixes, which no kernel gives them.
+pub const MSR_LENGTH: u64 = 2;
 /// Length of `SYSCALL`.
 pub const SYSCALL_LENGTH: u64 = 2;
 /// Length of `VMMCALL`.

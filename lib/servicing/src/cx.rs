@@ -202,6 +202,7 @@ impl Cx {
         let (fd, port) = self.connect_wake().await?;
         let wake = self.core.wakes.add(fd, port, self.table.id).ok_or(Errno::EIO)?;
         self.table.wakes.borrow_mut().push(wake);
+        self.table.changed();
         WakeLease::take(&self.table.wakes.borrow()).ok_or(Errno::EIO)
     }
 

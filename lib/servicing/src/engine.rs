@@ -6,9 +6,10 @@ use crate::calls::{self, Verdict};
 use crate::core::Core;
 use crate::cpu::{self, FS, Instruction, Saved};
 use crate::cx::Cx;
-use crate::form::{Facts, Form, Hidden, form};
+use crate::form::{Facts, Form, Hidden, Watched, form};
 use crate::report::report;
 use crate::space::{Back, Exchange, GATE_RETURN, LocalCall, Op, Outcome, Role, Space, Via};
+use crate::stub::{self, Stub};
 use crate::table::Table;
 use crate::world::{Census, Counters, add};
 use abi::vcpu::{ExitClass, VcpuState, reg};
@@ -23,6 +24,7 @@ pub struct Engine {
     core: Rc<Core>,
     form: &'static dyn Form,
     hidden: Hidden,
+    stub: Stub,
     /// Programs of the compute VM may choose the form.
     pub bench_allowed: bool,
 }
@@ -35,6 +37,7 @@ impl Engine {
             core: Rc::new(core),
             form: form(number),
             hidden: Hidden::default(),
+            stub: Stub::default(),
             bench_allowed: false,
         }
     }
@@ -81,21 +84,43 @@ impl Engine {
             *counter += 1;
         }
         self.core.pump();
+        let (user, at_stub) = (s.cpl == 3, self.stub.reveal(s));
         match class {
+            c if c == ExitClass::Vmmcall as u64 && at_stub => self.stub_exit(s),
             c if c == ExitClass::InvalidOpcode as u64 => self.undefined(s),
             c if c == ExitClass::Vmmcall as u64 => self.vmmcall(s),
             c if c == ExitClass::Cr3Write as u64 => self.cr3_write(s),
             c if c == ExitClass::Iret as u64 => self.iret(s),
+            c if c == ExitClass::SyscallMsr as u64 => syscall_msr(s),
             _ => {}
         }
-        self.form_now(s);
+        self.form_now(s, user || at_stub);
     }
 
-    fn form_now(&mut self, s: &mut VcpuState) {
+    /// The stub did not let a call pass. What that claims is checked here once more: the guest's
+    /// kernel can jump there with any registers.
+    fn stub_exit(&mut self, s: &mut VcpuState) {
+        stub::back_to_call(s);
+        if cpu::instruction(s, self.core.world.compute()) == Instruction::Syscall {
+            self.syscall(s);
+        } else {
+            reflect(s);
+        }
+    }
+
+    fn form_now(&mut self, s: &mut VcpuState, user: bool) {
         let expected = !self.core.execs.borrow().is_empty();
         let watched = self.core.space(s.cr3).is_some();
         let any = expected || !self.core.spaces.borrow().is_empty();
-        self.hidden.arrange(self.form, Facts { watched: watched || expected, any }, s);
+        let facts = Facts { watched: watched || expected, any };
+        let mut form = self.form;
+        if !form.needs_stub(facts) {
+            self.stub.remove(s);
+        } else if !self.stub.install(&self.core, s, user) {
+            self.stub.remove(s);
+            form = &Watched;
+        }
+        self.hidden.arrange(form, facts, s);
     }
 
     fn cr3_write(&mut self, s: &mut VcpuState) {
@@ -331,9 +356,52 @@ impl Engine {
         self.core.pump();
     }
 
+    #[cfg(test)]
+    pub(crate) fn space(&self, cr3: u64) -> Rc<Space> {
+        self.core.space(cr3).expect("a watched space")
+    }
+
+    #[cfg(test)]
+    pub(crate) fn forget_all(&self) {
+        self.core.spaces.borrow_mut().clear();
+    }
+
+    #[cfg(test)]
+    pub(crate) fn add_space(&self, cr3: u64) -> Rc<Space> {
+        let table = Rc::new(Table::new(self.core.number()));
+        let name = alloc::string::String::new();
+        let space = Rc::new(Space::new(self.core.number(), cr3, name, Role::Trusted, table));
+        space.ready.set(true);
+        self.core.spaces.borrow_mut().push(space.clone());
+        space
+    }
+
     /// Gives up on what is overdue. Answers when to call again at the latest.
     pub fn tick(&mut self) -> Option<u64> {
         self.core.tick()
+    }
+}
+
+/// RDMSR or WRMSR of a register of the system-call entry: the state holds the guest's own values now.
+fn syscall_msr(s: &mut VcpuState) {
+    let number = s.regs.r[reg::RCX] as u32;
+    let done = if s.exit_info1 & 1 != 0 {
+        let value = s.regs.r[reg::RDX] << 32 | s.regs.r[reg::RAX] & 0xffff_ffff;
+        platform::msr::write(number, value, s)
+    } else {
+        platform::msr::read(number, s, 0).map(|value| {
+            s.regs.r[reg::RAX] = value & 0xffff_ffff;
+            s.regs.r[reg::RDX] = value >> 32;
+        })
+    };
+    match done {
+        Ok(()) => {
+            s.rip = s.rip.wrapping_add(cpu::MSR_LENGTH);
+            s.interrupt_shadow = 0;
+        }
+        Err(platform::GeneralProtection) => {
+            platform::delivery::raise(s, platform::delivery::GENERAL_PROTECTION, Some(0));
+        }
     }
 }
 

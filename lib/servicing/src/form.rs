@@ -29,6 +29,11 @@ pub trait Form {
     /// Whether writes to CR3 exit.
     fn follows_spaces(&self, facts: Facts) -> bool;
 
+    /// Whether the stub decides in front of the guest's entry of system calls.
+    fn needs_stub(&self, _: Facts) -> bool {
+        false
+    }
+
     /// Whether `IRET` exits.
     fn traps_returns(&self) -> bool {
         false
@@ -41,6 +46,8 @@ pub struct Off;
 pub struct Watched;
 /// All system calls and all returns.
 pub struct Paper;
+/// What the stub does not let pass.
+pub struct Stubbed;
 
 impl Form for Off {
     fn number(&self) -> hypercall::Form {
@@ -84,6 +91,21 @@ impl Form for Paper {
     }
 }
 
+impl Form for Stubbed {
+    fn number(&self) -> hypercall::Form {
+        hypercall::Form::Stub
+    }
+    fn traps_calls(&self, _: Facts) -> bool {
+        false
+    }
+    fn follows_spaces(&self, _: Facts) -> bool {
+        false
+    }
+    fn needs_stub(&self, facts: Facts) -> bool {
+        facts.any
+    }
+}
+
 /// The form of that number.
 #[must_use]
 pub fn form(number: hypercall::Form) -> &'static dyn Form {
@@ -91,6 +113,7 @@ pub fn form(number: hypercall::Form) -> &'static dyn Form {
         hypercall::Form::Off => &Off,
         hypercall::Form::Watched => &Watched,
         hypercall::Form::Paper => &Paper,
+        hypercall::Form::Stub => &Stubbed,
     }
 }
 

@@ -3,8 +3,8 @@
 //! come from there. `doc/borders.md` has the rules that this shares with the guest programs.
 //!
 //! Reading order: [`Engine`], `space` (processes and calls in service), `cx` (what the steps of
-//! a call work with), `calls` (the steps), `delegate` (the other side), `form` and `cpu` (the
-//! processor).
+//! a call work with), `calls` (the steps), `delegate` (the other side), `form`, `stub` and `cpu`
+//! (the processor).
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -21,6 +21,7 @@ mod form;
 mod report;
 mod space;
 mod spelling;
+mod stub;
 mod table;
 mod wake;
 mod world;
@@ -28,7 +29,7 @@ mod world;
 pub use self::core::Core;
 pub use engine::Engine;
 pub use spelling::TrustList;
-pub use world::{Census, Counters, Settings, World};
+pub use world::{Census, Counters, Settings, Window, World};
 
 #[cfg(test)]
 mod tests;

@@ -114,6 +114,8 @@ pub struct Table {
     pub in_exec: Cell<bool>,
     /// The process is gone.
     pub dead: Cell<bool>,
+    /// Changes with the descriptors that are in it or hidden.
+    pub version: Cell<u64>,
 }
 
 impl Table {
@@ -132,6 +134,7 @@ impl Table {
             namespace: Cell::default(),
             in_exec: Cell::new(false),
             dead: Cell::new(false),
+            version: Cell::new(0),
         }
     }
 
@@ -146,6 +149,11 @@ impl Table {
         inherited.extend(self.inherited.borrow().iter());
         *copy.inherited.borrow_mut() = inherited;
         copy
+    }
+
+    /// Notes that descriptors have changed.
+    pub fn changed(&self) {
+        self.version.set(self.version.get() + 1);
     }
 
     /// The entry of a descriptor, as calls pass it (`int`: the upper half is ignored).
@@ -168,11 +176,13 @@ impl Table {
 
     /// Puts an entry; answers the one that was there.
     pub fn insert(&self, fd: i32, entry: Entry) -> Option<Entry> {
+        self.changed();
         self.entries.borrow_mut().insert(fd, entry)
     }
 
     /// Takes an entry out.
     pub fn remove(&self, fd: i32) -> Option<Entry> {
+        self.changed();
         self.entries.borrow_mut().remove(&fd)
     }
 
@@ -185,6 +195,7 @@ impl Table {
 
     /// Takes all entries in a range out, or marks them `FD_CLOEXEC`.
     pub fn take_range(&self, first: u32, last: u32, mark_only: bool) -> Vec<Entry> {
+        self.changed();
         let mut entries = self.entries.borrow_mut();
         let inside = |fd: i32| u32::try_from(fd).is_ok_and(|n| n >= first && n <= last);
         if mark_only {
@@ -199,6 +210,7 @@ impl Table {
 
     /// What `execve` does: takes out what is marked `FD_CLOEXEC`.
     pub fn exec(&self) -> Vec<Entry> {
+        self.changed();
         let mut entries = self.entries.borrow_mut();
         let marked = |e: &Entry| e.close_on_exec;
         let numbers: Vec<i32> =

@@ -6,6 +6,17 @@ use core::fmt::Arguments;
 use memory::Memory;
 use wire::vsock::Record;
 
+/// Memory that the guest sees outside of its RAM, for the stub in front of its entry of system calls.
+#[derive(Clone, Copy)]
+pub struct Window<'w> {
+    /// Guest-physical address, a multiple of 2 MiB.
+    pub at: u64,
+    /// What the guest executes; [`stub::layout`](crate::stub::layout) says where in the window.
+    pub code: &'w dyn Memory,
+    /// What it only reads.
+    pub data: &'w dyn Memory,
+}
+
 /// The surroundings: the relay server, or a test.
 pub trait World {
     /// Guest-physical memory of the compute VM.
@@ -26,6 +37,10 @@ pub trait World {
     fn log(&self, line: Arguments<'_>);
     /// A line about one remotely serviced call.
     fn call(&self, line: Arguments<'_>);
+    /// The stub's memory, where there is any.
+    fn window(&self) -> Option<Window<'_>> {
+        None
+    }
     /// Remote calls can be serviced from now on, or not any more.
     fn service_ready(&self, _ready: bool) {}
 }

@@ -133,6 +133,29 @@ pub struct VirtualMachine {
     /// Exits that go elsewhere.
     #[serde(default)]
     pub routes: Vec<ExitRoute>,
+    /// Pages that it shares with programs.
+    #[serde(default)]
+    pub windows: Vec<GuestWindow>,
+}
+
+/// Memory that a program shares with a virtual machine, which may do less with it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestWindow {
+    /// The program; it reads and writes.
+    pub program: String,
+    /// Name of the region there. Parameter `<region>-at` tells the guest-physical address.
+    pub region: String,
+    /// Guest-physical address.
+    pub at: u64,
+    /// Bytes.
+    pub size: u64,
+    /// The guest may write.
+    #[serde(default)]
+    pub write: bool,
+    /// The guest may execute.
+    #[serde(default)]
+    pub execute: bool,
 }
 
 /// A PCI device given to a program.
@@ -214,8 +237,20 @@ impl Description {
             for route in &machine.routes {
                 self.need(&route.program, route.thread, &machine.name)?;
             }
+            machine.windows.iter().try_for_each(|window| self.check_window(window))?;
         }
         self.devices.iter().try_for_each(|d| self.need(&d.program, 0, "a device"))
+    }
+
+    fn check_window(&self, window: &GuestWindow) -> Result<(), String> {
+        let pages = |n: u64| n.is_multiple_of(4096);
+        if window.size == 0 || !pages(window.size) || !pages(window.at) {
+            return Err(alloc::format!("window '{}' is not made of pages", window.region));
+        }
+        if window.write && window.execute {
+            return Err(alloc::format!("window '{}' is writable and executable", window.region));
+        }
+        self.need(&window.program, 0, &window.region)
     }
 
     fn need(&self, program: &str, thread: u32, by: &str) -> Result<(), String> {

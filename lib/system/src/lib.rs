@@ -15,8 +15,8 @@ mod text;
 pub use command_line::{parse_size, word};
 pub use config::{ChannelEnd, Config, Region};
 pub use description::{
-    Channel, Description, Device, End, ExitRoute, FileUse, MemoryObject, MemoryUse, Program,
-    VirtualMachine,
+    Channel, Description, Device, End, ExitRoute, FileUse, GuestWindow, MemoryObject, MemoryUse,
+    Program, VirtualMachine,
 };
 #[cfg(any(test, feature = "std"))]
 pub use text::{TextError, from_text};

@@ -37,9 +37,15 @@ pub enum Form {
     Watched = 1,
     /// `SYSCALL` and `IRET` of all processes trap.
     Paper = 2,
+    /// Only calls of trusted processes that may concern something remote trap: a few instructions
+    /// in front of the guest's own entry decide.
+    Stub = 3,
 }
 
 impl Form {
+    /// All forms.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Watched, Self::Paper, Self::Stub];
+
     /// Decodes an untrusted number.
     #[must_use]
     pub const fn from_raw(raw: u64) -> Option<Self> {
@@ -47,8 +53,15 @@ impl Form {
             0 => Some(Self::Off),
             1 => Some(Self::Watched),
             2 => Some(Self::Paper),
+            3 => Some(Self::Stub),
             _ => None,
         }
+    }
+
+    /// The form of that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|form| form.name() == name)
     }
 
     /// The form's name, as on the machine's command line.
@@ -58,6 +71,7 @@ impl Form {
             Self::Off => "off",
             Self::Watched => "watched",
             Self::Paper => "paper",
+            Self::Stub => "stub",
         }
     }
 }

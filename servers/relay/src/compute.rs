@@ -73,8 +73,7 @@ fn settings() -> Settings {
 
 fn first_form() -> Form {
     let name = rt::config().parameter("form").unwrap_or("watched");
-    let forms = [Form::Off, Form::Watched, Form::Paper];
-    forms.into_iter().find(|f| f.name() == name).unwrap_or_else(|| {
+    Form::from_name(name).unwrap_or_else(|| {
         log!("unknown interception form '{name}': using 'watched'");
         Form::Watched
     })
@@ -154,7 +153,7 @@ impl Compute {
                 HostForm::Off => self.set_form(Form::Off),
                 HostForm::Watched => self.set_form(Form::Watched),
                 HostForm::Paper => self.set_form(Form::Paper),
-                HostForm::Stub => done("the form 'stub' does not exist yet"),
+                HostForm::Stub => self.set_form(Form::Stub),
             },
         };
         self.world.host.send(&answer.encode());

@@ -5,7 +5,7 @@ use core::fmt::Arguments;
 use hostlink::relay::ToHost;
 use memory::{Memory, OutOfBounds, check};
 use rt::{Shared, time};
-use servicing::World;
+use servicing::{Window, World};
 use wire::vsock::Record;
 
 /// Guest-physical address of the root image, which guests map with DAX.
@@ -53,10 +53,25 @@ fn read_file(file: &Shared, offset: u64, into: &mut [u8]) -> Result<(), OutOfBou
     file.read(offset, bytes)
 }
 
+/// The memory of the interception form *stub*.
+struct StubMemory {
+    at: u64,
+    code: Shared,
+    data: Shared,
+}
+
+impl StubMemory {
+    fn open() -> Option<Self> {
+        let at = rt::config().number("stub-code-at")?;
+        Some(Self { at, code: Shared::region("stub-code")?, data: Shared::region("stub-data")? })
+    }
+}
+
 /// Memory of both VMs and the channels.
 pub struct Surroundings {
     compute: GuestMemory,
     service: Shared,
+    stub: Option<StubMemory>,
     /// To the compute VM's monitor.
     pub vsock_compute: Outbox,
     /// To the service VM's monitor.
@@ -80,6 +95,7 @@ impl Surroundings {
         Self {
             compute: GuestMemory { ram: ram("ram-compute"), image: Shared::region("image") },
             service: ram("ram-service"),
+            stub: StubMemory::open(),
             vsock_compute: Outbox::open("vsock-compute"),
             vsock_service: Outbox::open("vsock-service"),
             host: Outbox::open("relay"),
@@ -101,6 +117,10 @@ impl World for Surroundings {
 
     fn service(&self) -> &dyn Memory {
         &self.service
+    }
+
+    fn window(&self) -> Option<Window<'_>> {
+        self.stub.as_ref().map(|s| Window { at: s.at, code: &s.code, data: &s.data })
     }
 
     fn now(&self) -> u64 {

@@ -6,6 +6,7 @@ use crate::layout::{
     GUEST_RAM_LIMIT, GUEST_ROOT_IMAGE, QUANTUM_US,
 };
 use crate::program::RW;
+use crate::window::pinned_in;
 use crate::{Failure, own};
 use abi::vcpu::EXIT_CLASSES;
 use abi::{MemRights, ObjRights, RootSelector, Selector, SpaceKind};
@@ -13,7 +14,7 @@ use alloc::format;
 use alloc::vec::Vec;
 use backing::Tag;
 use rt::sys::{self, Bind};
-use system::VirtualMachine;
+use system::{GuestWindow, VirtualMachine};
 
 /// Number of an exit class by its name in `abi::vcpu::ExitClass`.
 fn class(name: &str) -> Result<u64, Failure> {
@@ -66,6 +67,9 @@ impl Builder {
         for class in 0..EXIT_CLASSES as u64 {
             sys::vcpu_portal(vcpu, class, exit_portal).map_err(Failure::kernel(&what))?;
         }
+        for window in &machine.windows {
+            self.guest_window(space, window)?;
+        }
         for route in &machine.routes {
             let program = self.program(&route.program)?;
             let thread = program.threads[route.thread as usize].thread;
@@ -81,6 +85,26 @@ impl Builder {
         monitor.show("vcpu", own(RootSelector::Ram), state, 4096, RW, None)?;
         monitor.grant("vcpu", vcpu, ObjRights::USE.bits())?;
         Ok(vcpu)
+    }
+
+    /// Pages that a program shares with the guest. Nobody manages them: what the guest may not do
+    /// with them is an error for its monitor.
+    fn guest_window(&mut self, space: Selector, window: &GuestWindow) -> Result<(), Failure> {
+        let at = self.ram.take(window.size, 4096, true)?;
+        let mut rights = MemRights::READ;
+        if window.write {
+            rights |= MemRights::WRITE;
+        }
+        if window.execute {
+            rights |= MemRights::EXEC;
+        }
+        let ram = own(RootSelector::Ram);
+        pinned_in(space, window.at, ram, at, window.size, rights)?;
+        let program = self.program(&window.program)?;
+        program.show(&window.region, ram, at, window.size, RW, None)?;
+        let place = (format!("{}-at", window.region), format!("{}", window.at));
+        program.config.parameters.push(place);
+        Ok(())
     }
 
     fn guest_memory(

@@ -67,7 +67,7 @@ pub enum Route {
 }
 
 impl RawExit {
-    /// What it means. `syscall_msr`: it is an intercepted write of a register of the system-call
+    /// What it means. `syscall_msr`: it is an intercepted access to a register of the system-call
     /// entry; `asked`: exceptions that a manager wants to see.
     #[must_use]
     pub fn route(self, syscall_msr: bool, asked: u32) -> Route {
@@ -82,9 +82,9 @@ impl RawExit {
         }
     }
 
-    /// True for an intercepted WRMSR.
-    pub fn is_msr_write(self) -> bool {
-        self.code == code::MSR && self.info1 == 1
+    /// True for an intercepted RDMSR or WRMSR.
+    pub fn is_msr(self) -> bool {
+        self.code == code::MSR
     }
 
     /// The vector of an exception that is intercepted always, unless a manager `asked` for it.

@@ -19,6 +19,8 @@ static MSR_WITH_SYSCALL: MsrMap = MsrMap::new(true);
 const OWN: [u32; 6] = [0x174, 0x175, 0x176, 0xc000_0100, 0xc000_0101, 0xc000_0102];
 /// The same, but a monitor may want to see them written: STAR, LSTAR, CSTAR, SFMASK.
 const SYSCALL: [u32; 4] = [0xc000_0081, 0xc000_0082, 0xc000_0083, 0xc000_0084];
+/// Of these, LSTAR and SFMASK may hold other values than the guest gave: it must not read them then.
+const SHADOWED: [u32; 2] = [0xc000_0082, 0xc000_0084];
 
 impl MsrMap {
     const fn new(intercept_syscall: bool) -> Self {
@@ -33,16 +35,33 @@ impl MsrMap {
             map.allow(SYSCALL[i], if intercept_syscall { 0b01 } else { 0b11 });
             i += 1;
         }
+        i = 0;
+        while i < SHADOWED.len() && intercept_syscall {
+            map.refuse_reads(SHADOWED[i]);
+            i += 1;
+        }
         map
     }
 
-    /// Clears intercept bits of an MSR in one of the first two ranges.
-    const fn allow(&mut self, msr: u32, bits: u8) {
+    /// Place of an MSR in one of the first two ranges: its byte, and its bits' position there.
+    const fn place(msr: u32) -> (usize, usize) {
         let index = match msr {
             0..0x2000 => msr,
             _ => msr - 0xc000_0000 + 0x2000,
         } as usize;
-        self.0[index / 4] &= !(bits << (index % 4 * 2));
+        (index / 4, index % 4 * 2)
+    }
+
+    /// Clears intercept bits of an MSR.
+    const fn allow(&mut self, msr: u32, bits: u8) {
+        let (byte, shift) = Self::place(msr);
+        self.0[byte] &= !(bits << shift);
+    }
+
+    /// Intercepts reads of an MSR.
+    const fn refuse_reads(&mut self, msr: u32) {
+        let (byte, shift) = Self::place(msr);
+        self.0[byte] |= 0b01 << shift;
     }
 }
 

@@ -165,7 +165,7 @@ impl Vcpu {
     #[must_use]
     pub fn route(&self) -> Route {
         let number = self.regs.r[reg::RCX] as u32;
-        let syscall_msr = self.syscall_msrs && self.last.is_msr_write();
+        let syscall_msr = self.syscall_msrs && self.last.is_msr();
         self.last.route(syscall_msr && maps::is_syscall_msr(number), self.exceptions)
     }
 

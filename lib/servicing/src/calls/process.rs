@@ -256,6 +256,7 @@ pub fn adopt(core: &Core, exec: &Exec, cr3: u64) -> Rc<Space> {
     // Wake sockets are closed by `execve`.
     core.wakes.drop_table(&*core.world, table.id);
     table.wakes.borrow_mut().clear();
+    table.changed();
     table.inherited.borrow_mut().clear();
     table.in_exec.set(false);
     let closed = table.exec();

@@ -3,8 +3,9 @@
 mod kernel;
 
 use self::kernel::Effect;
+use super::processor::{self, Way};
 use super::service::{News, ROOT, Service};
-use crate::{Core, Engine, Settings, TrustList, World};
+use crate::{Core, Engine, Settings, TrustList, Window, World};
 use abi::vcpu::{ExitClass, Segment, VcpuState, reg};
 use linux_abi::nr;
 use memory::{Fake, Memory};
@@ -20,6 +21,13 @@ pub const DATA: u64 = 0x50_0000;
 const STACK_TOP: u64 = 0x7fff_ffff_0000 - 0x1000;
 const KERNEL_TEXT: u64 = 0xffff_ffff_8100_0000;
 const KERNEL_SYSRET: u64 = KERNEL_TEXT + 0x100;
+/// Where the guest sees the stub's memory.
+const WINDOW_AT: u64 = 0x4000_0000;
+
+thread_local! {
+    /// The form of guests made from now on.
+    pub static FORM: Cell<hypercall::Form> = const { Cell::new(hypercall::Form::Watched) };
+}
 const USER: u64 = 7;
 
 pub struct Fakes {
@@ -31,6 +39,7 @@ pub struct Fakes {
     pub rings: RefCell<VecDeque<Record>>,
     pub lines: RefCell<Vec<String>>,
     pub net: Service,
+    pub window: processor::Window,
 }
 
 impl World for Fakes {
@@ -39,6 +48,9 @@ impl World for Fakes {
     }
     fn service(&self) -> &dyn Memory {
         &self.service
+    }
+    fn window(&self) -> Option<Window<'_>> {
+        Some(Window { at: WINDOW_AT, code: &self.window.code, data: &self.window.data })
     }
     fn now(&self) -> u64 {
         self.clock.set(self.clock.get() + 1000);
@@ -127,6 +139,8 @@ pub struct Guest {
     pub s: VcpuState,
     pub processes: Vec<Process>,
     next_frame: u64,
+    /// The upper half of all address spaces: entry 511 of the top table.
+    kernel: u64,
     next_connection: u32,
     pub calls: Vec<u64>,
     pub exits: usize,
@@ -144,10 +158,11 @@ impl Guest {
             rings: RefCell::default(),
             lines: RefCell::default(),
             net: Service::default(),
+            window: processor::Window::default(),
         });
         Service::prepare(&world.service);
         let core = Core::new(world.clone(), Settings::default(), TrustList::parse(trust));
-        let mut engine = Engine::new(core, hypercall::Form::Watched);
+        let mut engine = Engine::new(core, FORM.get());
         engine.set_verbose(true);
         engine.bench_allowed = true;
         let mut s = VcpuState { efer: 0xd01, lstar: KERNEL_TEXT, ..VcpuState::ZERO };
@@ -159,6 +174,7 @@ impl Guest {
             s,
             processes: Vec::new(),
             next_frame: 0x10_0000,
+            kernel: 0,
             next_connection: 1,
             calls: Vec::new(),
             exits: 0,
@@ -225,9 +241,13 @@ impl Guest {
             let frame = self.frame();
             self.map(cr3, STACK_TOP - n * 0x1000, frame, USER);
         }
-        let kernel = self.frame();
-        self.world.compute.write(kernel + 0x100, &[0x48, 0x0f, 0x07]).unwrap();
-        self.map(cr3, KERNEL_TEXT, kernel, 1);
+        if self.kernel == 0 {
+            let kernel = self.frame();
+            self.world.compute.write(kernel + 0x100, &[0x48, 0x0f, 0x07]).unwrap();
+            self.map(cr3, KERNEL_TEXT, kernel, 1);
+            self.kernel = self.world.compute.read64(cr3 + 511 * 8).unwrap();
+        }
+        self.put(cr3 + 511 * 8, self.kernel);
         let at = STACK_TOP - 8 - path.len() as u64 - 1;
         let tables = paging::Space::running(&self.world.compute, cr3);
         tables.write(at, path).unwrap();
@@ -315,7 +335,7 @@ impl Guest {
     }
 
     /// Switches to a process, with the exit that the form asks for.
-    fn load(&mut self, process: usize) {
+    pub fn load(&mut self, process: usize) {
         let cr3 = self.processes[process].cr3;
         if self.s.cr3 == cr3 {
             return;
@@ -335,14 +355,42 @@ impl Guest {
         self.exit(ExitClass::Cr3Write);
         assert_eq!((self.s.cr3, self.s.rip), (cr3, KERNEL_TEXT + 0x203));
         let now = self.s;
-        self.s = keep;
-        self.s.cr3 = cr3;
-        self.s.efer = now.efer;
-        self.s.intercept_cr3_write = now.intercept_cr3_write;
-        self.s.intercept_exceptions = now.intercept_exceptions;
+        self.s = now;
+        self.switch(&keep);
     }
 
-    fn exit(&mut self, class: ExitClass) {
+    /// Goes on with other registers; what the form has set in the processor stays.
+    fn switch(&mut self, to: &VcpuState) {
+        let now = self.s;
+        self.s = *to;
+        self.s.cr3 = now.cr3;
+        self.s.efer = now.efer;
+        self.s.lstar = now.lstar;
+        self.s.sfmask = now.sfmask;
+        self.s.intercept_cr3_write = now.intercept_cr3_write;
+        self.s.intercept_exceptions = now.intercept_exceptions;
+        self.s.intercept_syscall_msrs = now.intercept_syscall_msrs;
+    }
+
+    /// The kernel reads or writes a register of the system-call entry.
+    pub fn msr(&mut self, number: u64, value: Option<u64>) {
+        self.s.cpl = 0;
+        self.s.regs.r[reg::RCX] = number;
+        self.s.exit_info1 = u64::from(value.is_some());
+        if let Some(value) = value {
+            self.s.regs.r[reg::RAX] = value & 0xffff_ffff;
+            self.s.regs.r[reg::RDX] = value >> 32;
+        }
+        self.exit(ExitClass::SyscallMsr);
+    }
+
+    /// The page directory that maps the kernel's entry.
+    pub fn directory(&self) -> u64 {
+        let table = self.kernel & !0xfff;
+        self.world.compute.read64(table + 510 * 8).unwrap() & !0xfff
+    }
+
+    pub fn exit(&mut self, class: ExitClass) {
         self.exits += 1;
         self.events();
         self.engine.exit(&mut self.s, class as u64);
@@ -380,10 +428,7 @@ impl Guest {
     /// Lets a blocked thread try again.
     pub fn again(&mut self, blocked: &Blocked) -> End {
         self.load(blocked.process);
-        let (efer, cr3, ud) =
-            (self.s.efer, self.s.intercept_cr3_write, self.s.intercept_exceptions);
-        self.s = blocked.state;
-        (self.s.efer, self.s.intercept_cr3_write, self.s.intercept_exceptions) = (efer, cr3, ud);
+        self.switch(&blocked.state);
         self.kernel(blocked.process)
     }
 
@@ -401,6 +446,7 @@ impl Guest {
                 } else {
                     let back = self.s.rip + 2;
                     crate::cpu::syscall(&mut self.s, back);
+                    self.stub();
                 }
             } else if gate.starts_with(&[0x0f, 0x01, 0xd9]) {
                 self.exit(ExitClass::Vmmcall);
@@ -411,6 +457,19 @@ impl Guest {
             if self.s.cpl == 3 && self.s.rip == CODE + 2 {
                 return End::Done(self.s.regs.r[reg::RAX] as i64);
             }
+        }
+    }
+
+    /// What stands in front of the kernel's own entry, if anything does.
+    fn stub(&mut self) {
+        if self.s.rip == KERNEL_TEXT {
+            return;
+        }
+        assert_eq!(self.s.rflags & 0x300, 0, "interrupts and single steps are off");
+        let world = self.world.clone();
+        match world.window.run(&mut self.s) {
+            Way::Exit => self.exit(ExitClass::Vmmcall),
+            Way::Jump(to) => assert_eq!(to, KERNEL_TEXT),
         }
     }
 
@@ -448,11 +507,7 @@ impl Guest {
     /// The child of `fork` comes to life.
     pub fn child(&mut self, parent: &VcpuState, child: usize) -> End {
         self.load(child);
-        let (efer, cr3, ud) =
-            (self.s.efer, self.s.intercept_cr3_write, self.s.intercept_exceptions);
-        self.s = *parent;
-        self.s.cr3 = self.processes[child].cr3;
-        (self.s.efer, self.s.intercept_cr3_write, self.s.intercept_exceptions) = (efer, cr3, ud);
+        self.switch(parent);
         self.s.regs.r[reg::RAX] = 0;
         crate::cpu::sysret(&mut self.s, true);
         self.go(child)
