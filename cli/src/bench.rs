@@ -32,6 +32,9 @@ pub struct Arguments {
     /// Leave instructions out, which need a second, slow run
     #[arg(long)]
     no_instructions: bool,
+    /// Calls in each loop of `table1`, instead of those of bench/table1.toml
+    #[arg(long, hide = true)]
+    rounds: Option<u64>,
     /// Show what goes on
     #[arg(short, long)]
     verbose: bool,
@@ -42,8 +45,10 @@ pub struct Arguments {
 pub struct Row {
     /// Set of measurements.
     pub suite: &'static str,
-    /// What was measured.
+    /// What was measured: its short name.
     pub row: String,
+    /// What that is.
+    pub title: String,
     /// Form of interception.
     pub form: String,
     /// Time (of the kernel's operations: instructions) against the suite's base.
@@ -83,7 +88,9 @@ pub fn bench(arguments: &Arguments) -> Result<u8> {
     let progress = Progress::new(arguments.verbose);
     let cache = Cache::open()?;
     let rows = match arguments.suite {
-        Suite::Table1 => table1::run(&cache, !arguments.no_instructions, &progress)?,
+        Suite::Table1 => {
+            table1::run(&cache, arguments.rounds, !arguments.no_instructions, &progress)?
+        }
         Suite::Transfer => transfer::run(&cache, &progress)?,
         Suite::Kernel => kernel::run(&cache, &progress)?,
     };
@@ -102,24 +109,27 @@ pub fn bench(arguments: &Arguments) -> Result<u8> {
 fn table(rows: &[Row], out: &mut impl Write) -> Result<()> {
     writeln!(
         out,
-        "{:<36} {:<9} {:>9} {:>10} {:>13} {:>14}",
-        "", "form", "ratio", "exits", "instructions", "time"
+        "{:<16} {:<33} {:<8} {:>8} {:>7} {:>12} {:>14} {:>9} {:>11}",
+        "", "", "form", "ratio", "exits", "instructions", "time", "calls", "close"
     )?;
     let number = |value: Option<f64>| value.map_or("-".into(), |value| format!("{value:.1}"));
     for row in rows {
         if let Some(error) = &row.error {
-            writeln!(out, "{:<36} {:<9} {error}", row.row, row.form)?;
+            writeln!(out, "{:<16} {:<33} {:<8} {error}", row.row, row.title, row.form)?;
             continue;
         }
         writeln!(
             out,
-            "{:<36} {:<9} {:>9.2} {:>10} {:>13} {:>11.2} us",
+            "{:<16} {:<33} {:<8} {:>8.2} {:>7} {:>12} {:>11.2} us {:>9} {:>8} ms",
             row.row,
+            row.title,
             row.form,
             row.ratio,
             number(row.exits),
             number(row.instructions),
-            row.nanoseconds / 1000.0
+            row.nanoseconds / 1000.0,
+            row.operations,
+            number(row.close_nanoseconds.map(|n| n / 1e6)),
         )?;
     }
     Ok(())

@@ -58,7 +58,7 @@ impl Default for Options {
             forwards: Vec::new(),
             memory: COMPUTE_MEMORY,
             verbose: false,
-            form: Form::Watched,
+            form: Form::Stub,
             bench: false,
             words: Vec::new(),
             count_instructions: false,

@@ -43,7 +43,7 @@ pub struct Arguments {
     #[arg(short, long)]
     verbose: bool,
     /// Form of interception
-    #[arg(long, value_parser = form, default_value = "watched", hide = true)]
+    #[arg(long, value_parser = form, default_value = "stub", hide = true)]
     form: Form,
     /// Further words of the machine's command line
     #[arg(long, hide = true)]

@@ -14,8 +14,15 @@ use std::time::Duration;
 
 /// The program, as the compute VM sees it.
 const PROGRAM: &str = "/run/trapline/bench";
+/// Runs a command while a trusted program holds a connection to `$1`.
+const BESIDE: &str = "peer=$1; shift; rm -f /tmp/hold.*; mkfifo /tmp/hold.in || exit 1
+    /run/trapline/bin/bench hold --connect \"$peer\" </tmp/hold.in >/tmp/hold.out &
+    exec 3>/tmp/hold.in
+    until [ -s /tmp/hold.out ]; do sleep 0.1; done
+    \"$@\"; status=$?
+    exec 3>&-; wait; exit $status";
 /// How long one row gets.
-const LIMIT: Duration = Duration::from_secs(300);
+const LIMIT: Duration = Duration::from_secs(600);
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,10 +58,18 @@ struct Measured {
 ///
 /// # Errors
 /// What can't be started.
-pub fn run(cache: &Cache, count: bool, progress: &Progress) -> Result<Vec<Row>> {
+pub fn run(
+    cache: &Cache,
+    rounds: Option<u64>,
+    count: bool,
+    progress: &Progress,
+) -> Result<Vec<Row>> {
     let images = launch::prepare(cache, &[], progress)?;
     let text = std::fs::read_to_string(images.repository.path("bench/table1.toml"))?;
-    let table: Table = toml::from_str(&text).context("bench/table1.toml")?;
+    let mut table: Table = toml::from_str(&text).context("bench/table1.toml")?;
+    if let Some(rounds) = rounds {
+        table.rows.iter_mut().for_each(|plan| plan.rounds = rounds);
+    }
     let timed = pass(cache, &images, &table, false, progress)?;
     let counted = if count { pass(cache, &images, &table, true, progress)? } else { Vec::new() };
     Ok(combine(&timed, &counted))
@@ -101,8 +116,11 @@ fn row(machine: &Machine, plan: &Plan, form: &str, rounds: u64, port: u16) -> Re
     }
     argv.extend([plan.row.clone(), "--rounds".into(), rounds.to_string()]);
     argv.extend(["--form".into(), form.to_owned()]);
-    if plan.remote {
-        argv.extend(["--connect".into(), format!("{}:{port}", web::HOST)]);
+    let peer = format!("{}:{port}", web::HOST);
+    if plan.remote && plan.trusted {
+        argv.extend(["--connect".into(), peer]);
+    } else if plan.remote {
+        argv.splice(0..0, ["sh", "-c", BESIDE, "sh", &peer].map(String::from));
     }
     let argv: Vec<&str> = argv.iter().map(String::as_str).collect();
     let outcome = machine.run(Vm::Compute, &argv, LIMIT)?;
@@ -141,7 +159,8 @@ fn combine(timed: &Pass, counted: &Pass) -> Vec<Row> {
     let rows = timed.iter().enumerate().map(|(number, (plan, form, measured))| {
         let mut row = Row {
             suite: "table1",
-            row: plan.title.clone(),
+            row: plan.row.clone(),
+            title: plan.title.clone(),
             form: form.clone(),
             instructions: instructions(number),
             ..Row::default()

@@ -16,7 +16,8 @@ use std::time::Instant;
 /// One row of the table of `select` costs.
 #[derive(Parser)]
 struct Arguments {
-    /// Which descriptors: base, untrusted, local, local+[remote], remote, [local]+remote, hold.
+    /// Which descriptors: base, untrusted, local, local-high, local+[remote], remote,
+    /// [local]+remote, hold.
     row: String,
     /// Calls in the loop.
     #[arg(long, default_value_t = 100_000)]

@@ -9,8 +9,10 @@ use std::os::unix::net::UnixStream;
 /// A row of the table.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Row {
-    /// One local descriptor, ready.
+    /// One local descriptor, ready; a remote one has a higher number.
     Local,
+    /// One local descriptor, ready; a remote one has a lower number.
+    LocalHigh,
     /// A local one, ready, and a remote one that never is.
     LocalFirst,
     /// A remote one, ready.
@@ -26,6 +28,7 @@ impl Row {
     pub fn from_name(name: &str) -> Option<Self> {
         Some(match name {
             "base" | "untrusted" | "local" => Self::Local,
+            "local-high" => Self::LocalHigh,
             "local+[remote]" => Self::LocalFirst,
             "remote" => Self::Remote,
             "[local]+remote" => Self::RemoteFirst,
@@ -46,20 +49,14 @@ pub struct Sockets {
 
 impl Sockets {
     /// Opens what the row needs and brings it into the state that the row wants. The remote
-    /// connection comes last, so that its descriptor is the higher one.
+    /// connection comes last, so that its descriptor is the higher one, but for one row.
     pub fn open(row: Row, peer: Option<SocketAddr>) -> Result<Self> {
+        let early = if row == Row::LocalHigh { connect(row, peer)? } else { None };
         let (local, mut other) = UnixStream::pair().context("socket pair")?;
-        if matches!(row, Row::Local | Row::LocalFirst) {
+        if matches!(row, Row::Local | Row::LocalHigh | Row::LocalFirst) {
             other.write_all(b"x").context("local write")?;
         }
-        let mut remote = match peer {
-            Some(peer) => {
-                let stream = TcpStream::connect(peer);
-                Some(stream.with_context(|| format!("cannot connect to {peer}"))?)
-            }
-            None if matches!(row, Row::Local) => None,
-            None => bail!("this row needs --connect"),
-        };
+        let mut remote = if early.is_some() { early } else { connect(row, peer)? };
         if matches!(row, Row::Remote | Row::RemoteFirst)
             && let Some(remote) = &mut remote
         {
@@ -74,7 +71,7 @@ impl Sockets {
         if self.row != Row::Remote {
             set.insert(self.local.as_fd());
         }
-        if self.row != Row::Local
+        if !matches!(self.row, Row::Local | Row::LocalHigh)
             && let Some(remote) = &self.remote
         {
             set.insert(remote.as_fd());
@@ -90,5 +87,17 @@ impl Sockets {
     pub fn hold(&mut self) -> Result<()> {
         std::io::stdin().read_to_end(&mut Vec::new()).context("standard input")?;
         Ok(())
+    }
+}
+
+/// The remote connection of a row.
+fn connect(row: Row, peer: Option<SocketAddr>) -> Result<Option<TcpStream>> {
+    match peer {
+        Some(peer) => {
+            let stream = TcpStream::connect(peer);
+            Ok(Some(stream.with_context(|| format!("cannot connect to {peer}"))?))
+        }
+        None if row == Row::Local => Ok(None),
+        None => bail!("this row needs --connect"),
     }
 }

@@ -128,6 +128,7 @@ impl Core {
         table.wakes.borrow_mut().clear();
         // The delegate's end closes its sockets; the entries only go from the books.
         let entries = core::mem::take(&mut *table.entries.borrow_mut());
+        table.standing.clear();
         let delegate = table.delegate.borrow_mut().take();
         if let Some(delegate) = delegate {
             for entry in entries.values() {
@@ -159,6 +160,7 @@ impl Core {
         if !table.is_unused(resource) {
             return None;
         }
+        table.standing.forget(fd);
         let delegate = table.delegate.borrow().clone()?;
         resource.holders.borrow_mut().remove(&delegate.id).then_some((delegate, fd))
     }

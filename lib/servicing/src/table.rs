@@ -1,6 +1,6 @@
 //! Descriptor tables: which numbers of a trusted process stand for what is elsewhere.
 use crate::calls::Identity;
-use crate::delegate::Delegate;
+use crate::delegate::{Delegate, Standing};
 use crate::filter::Filters;
 use crate::wake::Wake;
 use alloc::collections::{BTreeMap, BTreeSet};
@@ -104,6 +104,8 @@ pub struct Table {
     pub inherited: RefCell<Vec<i32>>,
     /// The process's delegate.
     pub delegate: RefCell<Option<Rc<Delegate>>>,
+    /// Its polls that nobody waits for.
+    pub standing: Standing,
     /// Whom its delegate acts as.
     pub identity: RefCell<Rc<Identity>>,
     /// The process's own seccomp filters.
@@ -129,6 +131,7 @@ impl Table {
             wakes: RefCell::default(),
             inherited: RefCell::default(),
             delegate: RefCell::default(),
+            standing: Standing::default(),
             identity: RefCell::default(),
             filters: Filters::default(),
             namespace: Cell::default(),

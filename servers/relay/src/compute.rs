@@ -72,10 +72,10 @@ fn settings() -> Settings {
 }
 
 fn first_form() -> Form {
-    let name = rt::config().parameter("form").unwrap_or("watched");
+    let name = rt::config().parameter("form").unwrap_or("stub");
     Form::from_name(name).unwrap_or_else(|| {
-        log!("unknown interception form '{name}': using 'watched'");
-        Form::Watched
+        log!("unknown interception form '{name}': using 'stub'");
+        Form::Stub
     })
 }
 

@@ -225,6 +225,44 @@ async fn poll_local(
     Ok(back)
 }
 
+/// The first look at both sides. `None`: something is ready. Otherwise the remote half stays out.
+///
+/// Where an earlier call has left the remote half out, the local side alone decides what is ready
+/// now: the delegate would have told. Otherwise it is asked while the local side is looked at, and
+/// its answer is waited for: a local side that is always ready must not hide the remote one.
+async fn begin(cx: &Cx, split: &mut Split, room: &Room) -> Result<Option<RemotePoll>, Errno> {
+    if split.local.is_empty() {
+        let remote = RemotePoll::start(cx, &split.remote, WAIT_FOREVER).await?;
+        let done = remote.spin(cx);
+        if done {
+            remote.take(&mut split.remote);
+        }
+        return Ok((!done).then_some(remote));
+    }
+    let ready = |split: &Split| split.local.iter().any(|e| e.revents != 0);
+    let Some(remote) = RemotePoll::adopt(cx, &split.remote) else {
+        let first = RemotePoll::start(cx, &split.remote, 0).await?;
+        look_local(cx, split, Some(room)).await?;
+        first.soon(cx).await?;
+        if first.take(&mut split.remote) > 0 {
+            return Ok(None);
+        }
+        drop(first);
+        let remote = RemotePoll::start(cx, &split.remote, WAIT_FOREVER).await?;
+        return Ok((!ready(split)).then_some(remote));
+    };
+    look_local(cx, split, Some(room)).await?;
+    if remote.is_done(cx) {
+        remote.take(&mut split.remote);
+        return Ok(None);
+    }
+    if ready(split) {
+        add(&cx.core.counters.cancellations, 1);
+        return Ok(None);
+    }
+    Ok(Some(remote))
+}
+
 /// Runs both halves until one is ready.
 async fn sleep(
     cx: &Cx,
@@ -233,11 +271,7 @@ async fn sleep(
     timeout: Option<u64>,
     mask: Mask,
 ) -> Result<(), Errno> {
-    let mut remote = RemotePoll::start(cx, &split.remote, WAIT_FOREVER).await?;
-    if remote.spin(cx) {
-        remote.take(&mut split.remote);
-        return look_local(cx, split, Some(room)).await;
-    }
+    let Some(mut remote) = begin(cx, split, room).await? else { return Ok(()) };
     let deadline = timeout.map(|t| cx.core.world.now().saturating_add(t));
     let lease = cx.wake().await?;
     loop {

@@ -1,10 +1,12 @@
 //! Waiting until a remote socket is ready, by the rules of calls that read or write.
 use crate::cx::{Cx, Scratch};
-use crate::delegate::Completion;
+use crate::delegate::{Completion, Kept, Lease};
 use crate::space::{Back, Exchange};
-use crate::table::Resource;
+use crate::table::{Resource, Table};
 use crate::wake::Wake;
 use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
 use linux_abi::{Errno, POLLIN, PollFd, SIGSET_SIZE, TimeSpec, check, nr};
 use paging::PAGE;
 use wire::{PollEntry, Request, WAIT_FOREVER, layout};
@@ -41,16 +43,41 @@ impl Patience {
 
 /// A remote `poll` that is out. Its worker is kept where the engine finds it: when a signal's
 /// handler makes a call of its own, the worker is taken away, and the poll must be started again.
+///
+/// One without a time-out that has not been answered when its call ends stays out, see
+/// [`Standing`](crate::delegate::Standing).
 pub struct RemotePoll {
-    completion: Rc<Completion>,
+    table: Rc<Table>,
     exchange: Rc<Exchange>,
-    /// The worker had to be woken.
+    entries: Vec<PollEntry>,
+    wait: u64,
+    out: RefCell<Out>,
+    /// Who is to be woken.
+    armed: RefCell<Option<Rc<Wake>>>,
+}
+
+/// The request that is out.
+struct Out {
+    completion: Rc<Completion>,
+    /// The worker has to be woken, or wakes by itself: an answer takes its time.
     asleep: bool,
+    /// The activity when it was posted.
+    since: u64,
+    /// It was posted by an earlier call, and something has happened since: what it finds must be
+    /// looked at once more.
+    stale: bool,
 }
 
 impl Drop for RemotePoll {
     fn drop(&mut self) {
-        self.exchange.worker.take();
+        let Some(lease) = self.exchange.worker.take() else { return };
+        self.disarm();
+        if self.wait == WAIT_FOREVER && lease.in_flight() {
+            let out = self.out.get_mut();
+            let entries = core::mem::take(&mut self.entries);
+            let (completion, since) = (out.completion.clone(), out.since);
+            self.table.standing.keep(Kept { entries, lease, completion, since });
+        }
     }
 }
 
@@ -60,8 +87,33 @@ impl RemotePoll {
     /// # Errors
     /// What kept the process from getting a worker; `EINVAL` for too many entries.
     pub async fn start(cx: &Cx, entries: &[PollEntry], wait: u64) -> Result<Self, Errno> {
-        let (completion, asleep) = Self::post(cx, entries, wait).await?;
-        Ok(Self { completion, exchange: cx.exchange.clone(), asleep })
+        if wait == WAIT_FOREVER
+            && let Some(poll) = Self::adopt(cx, entries)
+        {
+            return Ok(poll);
+        }
+        let out = RefCell::new(Self::post(cx, entries, wait).await?);
+        let (table, exchange) = (cx.table.clone(), cx.exchange.clone());
+        let armed = RefCell::default();
+        Ok(Self { table, exchange, entries: entries.to_vec(), wait, out, armed })
+    }
+
+    /// Takes over a poll that an earlier call left out: one that has not been answered, or whose
+    /// answer still holds.
+    #[must_use]
+    pub fn adopt(cx: &Cx, entries: &[PollEntry]) -> Option<Self> {
+        let delegate = cx.table.delegate.borrow().clone()?;
+        let kept = cx.table.standing.take(entries, &delegate)?;
+        kept.lease.check(&cx.core.wakes);
+        let stale = kept.since != cx.core.delegates.activity.get();
+        if stale && kept.completion.get().is_some() {
+            return None;
+        }
+        let Kept { entries, lease, completion, since } = kept;
+        *cx.exchange.worker.borrow_mut() = Some(lease);
+        let out = RefCell::new(Out { completion, asleep: true, since, stale });
+        let (table, exchange) = (cx.table.clone(), cx.exchange.clone());
+        Some(Self { table, exchange, entries, wait: WAIT_FOREVER, out, armed: RefCell::default() })
     }
 
     /// Starts it again, when its worker has been taken away.
@@ -70,17 +122,21 @@ impl RemotePoll {
     /// As `start`.
     pub async fn again(&mut self, cx: &Cx, entries: &[PollEntry]) -> Result<(), Errno> {
         if self.exchange.worker.borrow().is_none() {
-            (self.completion, self.asleep) = Self::post(cx, entries, WAIT_FOREVER).await?;
+            self.out = RefCell::new(Self::post(cx, entries, WAIT_FOREVER).await?);
+            self.entries = entries.to_vec();
+            self.wait = WAIT_FOREVER;
         }
         Ok(())
     }
 
-    async fn post(
-        cx: &Cx,
-        entries: &[PollEntry],
-        wait: u64,
-    ) -> Result<(Rc<Completion>, bool), Errno> {
+    async fn post(cx: &Cx, entries: &[PollEntry], wait: u64) -> Result<Out, Errno> {
         let lease = cx.worker().await?;
+        let out = Self::post_with(cx, &lease, entries, wait)?;
+        *cx.exchange.worker.borrow_mut() = Some(lease);
+        Ok(out)
+    }
+
+    fn post_with(cx: &Cx, lease: &Lease, entries: &[PollEntry], wait: u64) -> Result<Out, Errno> {
         let count = u32::try_from(entries.len()).map_err(|_| Errno::EINVAL)?;
         let room = layout::PAYLOAD_MAX as usize / PollEntry::SIZE;
         if entries.len() > room {
@@ -90,9 +146,9 @@ impl RemotePoll {
             let at = layout::PAYLOAD + (n * PollEntry::SIZE) as u64;
             lease.mailbox().memory().write_all(at, &entry.encode())?;
         }
-        let posted = lease.post(&Request::Poll { count, wait });
-        *cx.exchange.worker.borrow_mut() = Some(lease);
-        Ok(posted)
+        let since = cx.core.delegates.activity.get();
+        let (completion, asleep) = lease.post(&Request::Poll { count, wait });
+        Ok(Out { completion, asleep, since, stale: false })
     }
 
     fn is_gone(&self) -> bool {
@@ -104,12 +160,28 @@ impl RemotePoll {
         let worker = self.exchange.worker.borrow();
         let Some(lease) = worker.as_ref() else { return false };
         lease.check(&cx.core.wakes);
-        self.completion.get().is_some()
+        let out = &mut *self.out.borrow_mut();
+        let Some(response) = out.completion.get() else { return false };
+        if !out.stale || response.value < 0 {
+            return true;
+        }
+        // Only a hint: the same is asked anew. An error says that the worker is gone.
+        match Self::post_with(cx, lease, &self.entries, self.wait) {
+            Ok(new) => *out = new,
+            Err(_) => return true,
+        }
+        if let Some(wake) = self.armed.borrow().as_ref() {
+            out.completion.set_waiter(Some(wake.clone()));
+            lease.want_doorbell();
+        }
+        lease.check(&cx.core.wakes);
+        out.completion.get().is_some()
     }
 
     /// Holds the vCPU for a moment.
     pub fn spin(&self, cx: &Cx) -> bool {
-        cx.spin(cx.core.hold(self.asleep), || self.is_done(cx))
+        let asleep = self.out.borrow().asleep;
+        cx.spin(cx.core.hold(asleep), || self.is_done(cx))
     }
 
     /// Waits for an outcome that does not take long, deaf to signals.
@@ -121,13 +193,14 @@ impl RemotePoll {
             return Ok(());
         }
         let result = cx.sleep_deaf(|| self.is_gone() || self.is_done(cx), |w| self.arm(w)).await;
-        self.completion.set_waiter(None);
+        self.disarm();
         result
     }
 
     /// Has the thread woken when the outcome comes.
     pub fn arm(&self, wake: &Rc<Wake>) {
-        self.completion.set_waiter(Some(wake.clone()));
+        *self.armed.borrow_mut() = Some(wake.clone());
+        self.out.borrow().completion.set_waiter(Some(wake.clone()));
         if let Some(lease) = self.exchange.worker.borrow().as_ref() {
             lease.want_doorbell();
         }
@@ -135,14 +208,16 @@ impl RemotePoll {
 
     /// Nobody is woken any more.
     pub fn disarm(&self) {
-        self.completion.set_waiter(None);
+        self.armed.take();
+        self.out.borrow().completion.set_waiter(None);
     }
 
     /// The number of ready entries, filled in. When the delegate is gone, every entry is ready
     /// with an error.
     pub fn take(&self, entries: &mut [PollEntry]) -> usize {
         let worker = self.exchange.worker.borrow();
-        let (Some(lease), Some(response)) = (worker.as_ref(), self.completion.get()) else {
+        let response = self.out.borrow().completion.get();
+        let (Some(lease), Some(response)) = (worker.as_ref(), response) else {
             return 0;
         };
         let lost = response.value < 0 && !response.cancelled;

@@ -4,6 +4,7 @@
 mod pages;
 mod registry;
 mod slot;
+mod standing;
 
 use crate::wake::{Wake, Wakes};
 use crate::world::World;
@@ -17,6 +18,7 @@ use wire::{Request, Response};
 pub use registry::Delegates;
 use slot::Slot;
 pub use slot::{Completion, Lease};
+pub use standing::{Kept, Standing};
 
 /// Where a delegate is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,6 +31,25 @@ pub enum Life {
     Leaving,
     /// Gone.
     Dead,
+}
+
+/// Counts the requests that may change what a socket is ready for, of all processes: sockets are
+/// shared by `fork`.
+#[derive(Clone, Debug, Default)]
+pub struct Activity(Rc<Cell<u64>>);
+
+impl Activity {
+    /// The count.
+    #[must_use]
+    pub fn get(&self) -> u64 {
+        self.0.get()
+    }
+
+    fn note(&self, request: &Request) {
+        if !matches!(request, Request::Poll { .. } | Request::Nop) {
+            self.0.set(self.0.get().wrapping_add(1));
+        }
+    }
 }
 
 struct Order {
@@ -49,6 +70,7 @@ pub struct Delegate {
     orders: RefCell<VecDeque<Order>>,
     spawning: Cell<u32>,
     waiters: RefCell<Vec<Rc<Wake>>>,
+    activity: Activity,
 }
 
 impl core::fmt::Debug for Delegate {
@@ -58,7 +80,7 @@ impl core::fmt::Debug for Delegate {
 }
 
 impl Delegate {
-    fn new(id: u32, token: u64, born: u64) -> Rc<Self> {
+    fn new(id: u32, token: u64, born: u64, activity: Activity) -> Rc<Self> {
         Rc::new(Self {
             id,
             token,
@@ -68,6 +90,7 @@ impl Delegate {
             orders: RefCell::default(),
             spawning: Cell::new(0),
             waiters: RefCell::default(),
+            activity,
         })
     }
 
@@ -89,6 +112,7 @@ impl Delegate {
 
     /// Queues a request for the control slot.
     pub fn order(&self, request: Request) -> Rc<Completion> {
+        self.activity.note(&request);
         let completion = Rc::new(Completion::default());
         if self.life.get() == Life::Dead {
             completion.response.set(Some(Response::value(Errno::EIO.result())));

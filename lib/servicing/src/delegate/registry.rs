@@ -1,7 +1,7 @@
 //! All delegates: how they come, register, and go.
 use super::pages::{Pages, frames};
 use super::slot::{Completion, Slot};
-use super::{Delegate, Life};
+use super::{Activity, Delegate, Life};
 use crate::wake::Wakes;
 use crate::world::World;
 use alloc::rc::Rc;
@@ -19,6 +19,8 @@ pub struct Delegates {
     /// Doorbell connections: the worker's own port and the number.
     connections: RefCell<Vec<(u32, Connection)>>,
     next: Cell<u32>,
+    /// What is done to sockets.
+    pub activity: Activity,
 }
 
 /// Most doorbell connections: beyond, the guest is not playing by the rules.
@@ -52,7 +54,7 @@ impl Delegates {
         };
         self.next.set(id);
         let token = world.random();
-        let delegate = Delegate::new(id, token, world.now());
+        let delegate = Delegate::new(id, token, world.now(), self.activity.clone());
         self.list.borrow_mut().push(delegate.clone());
         let completion = parent.order(Request::Fork { delegate: id, token, credentials });
         (delegate, completion)
@@ -177,7 +179,7 @@ impl Delegates {
             if self.dispatcher().is_some() {
                 return Err(Errno::EBUSY);
             }
-            let dispatcher = Delegate::new(0, 0, world.now());
+            let dispatcher = Delegate::new(0, 0, world.now(), self.activity.clone());
             *self.dispatcher.borrow_mut() = Some(dispatcher.clone());
             return Ok(dispatcher);
         }

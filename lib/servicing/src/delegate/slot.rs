@@ -170,6 +170,7 @@ impl Lease {
     /// Posts a request; true when the worker had to be woken.
     #[must_use]
     pub fn post(&self, request: &Request) -> (Rc<Completion>, bool) {
+        self.delegate.activity.note(request);
         let completion = Rc::new(Completion::default());
         let asleep = self.slot.post(&*self.world, request, completion.clone());
         (completion, asleep)

@@ -4,6 +4,7 @@ mod processor;
 mod rights;
 mod sandbox;
 mod service;
+mod standing;
 mod stub;
 
 use guest::{Blocked, CODE, DATA, End, File, Guest, Kind, Signal};
