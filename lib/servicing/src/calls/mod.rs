@@ -9,6 +9,7 @@ mod process;
 mod readiness;
 mod sandbox;
 mod socket;
+mod split;
 mod transfer;
 
 use crate::cx::Cx;

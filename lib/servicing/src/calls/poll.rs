@@ -1,10 +1,10 @@
 //! `poll` and `select` over descriptors on both sides. Both halves run at once; the first side
-//! that is ready wins, the other half is cancelled: the remote one without waiting for it, the
-//! local one by waking the thread out of it.
-use super::readiness::{RemotePoll, dead_events};
+//! that is ready wins. The remote half then stays out for the next call (see
+//! [`Standing`](crate::delegate::Standing)), the local one ends by waking the thread out of it.
+use super::readiness::RemotePoll;
+use super::split::{Split, side};
 use crate::cx::{Cx, Hold, Scratch};
 use crate::space::{Back, Outcome};
-use crate::table::State;
 use crate::wake::WakeLease;
 use crate::world::{Kind, add};
 use alloc::vec::Vec;
@@ -13,7 +13,7 @@ use linux_abi::{
     POLLWRBAND, POLLWRNORM, PollFd, SIGSET_SIZE, SigsetArgument, TimeSpec, TimeVal, check, nr,
 };
 use paging::PAGE;
-use wire::{PollEntry, WAIT_FOREVER};
+use wire::WAIT_FOREVER;
 
 /// Most entries of one call.
 const ENTRIES_MAX: u64 = 16384;
@@ -27,78 +27,6 @@ const SCRATCH_ENTRIES: usize = (TIME_AT / 8) as usize;
 struct Mask {
     address: u64,
     size: u64,
-}
-
-/// Who answers for an entry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Side {
-    Ignored,
-    Local,
-    Remote(i32),
-    Lost,
-    NotOpen,
-}
-
-/// A poll divided between the two sides.
-#[derive(Debug, Default)]
-struct Split {
-    local: Vec<PollFd>,
-    local_places: Vec<usize>,
-    remote: Vec<PollEntry>,
-    remote_places: Vec<usize>,
-}
-
-impl Split {
-    /// Divides; what is lost or not open is answered in `entries` at once.
-    fn new(entries: &mut [PollFd], side: impl Fn(i32) -> Side) -> Self {
-        let mut split = Self::default();
-        for (place, entry) in entries.iter_mut().enumerate() {
-            let (fd, events) = (entry.fd, entry.events);
-            entry.revents = 0;
-            match side(fd) {
-                Side::Ignored => {}
-                Side::Local => {
-                    split.local.push(*entry);
-                    split.local_places.push(place);
-                }
-                Side::Remote(fd) => {
-                    split.remote.push(PollEntry { fd, events, revents: 0 });
-                    split.remote_places.push(place);
-                }
-                Side::Lost => entry.revents = dead_events(events),
-                Side::NotOpen => entry.revents = POLLNVAL,
-            }
-        }
-        split
-    }
-
-    /// Puts both sides' answers together; answers how many entries are ready.
-    fn merge(&self, entries: &mut [PollFd]) -> usize {
-        let local = self.local_places.iter().zip(self.local.iter().map(|e| e.revents));
-        let remote = self.remote_places.iter().zip(self.remote.iter().map(|e| e.revents));
-        for (place, revents) in local.chain(remote) {
-            if let Some(entry) = entries.get_mut(*place) {
-                entry.revents = revents;
-            }
-        }
-        entries.iter().filter(|e| e.revents != 0).count()
-    }
-}
-
-fn side(cx: &Cx, fd: i32) -> Side {
-    if fd < 0 {
-        return Side::Ignored;
-    }
-    if cx.table.is_hidden(fd) {
-        return Side::NotOpen;
-    }
-    let Some(entry) = cx.table.get(fd as u64) else { return Side::Local };
-    match entry.resource.state.get() {
-        State::Undecided | State::Local => Side::Local,
-        State::Remote(_) | State::Dead => {
-            cx.remote_fd(&entry.resource).map_or(Side::Lost, Side::Remote)
-        }
-    }
 }
 
 /// Memory in the process for a local `ppoll`.
@@ -297,7 +225,7 @@ async fn sleep(
             return Ok(());
         }
         if local || result == 0 {
-            // What is still out is cancelled when `remote` goes; nobody waits for that.
+            // What is still out stays out when `remote` goes; nobody waits for that.
             add(&cx.core.counters.cancellations, 1);
             return Ok(());
         }
@@ -462,6 +390,8 @@ async fn timeval_in(cx: &Cx, at: u64) -> Result<Option<u64>, Errno> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::readiness::dead_events;
+    use super::super::split::Side;
     use super::*;
     use proptest::prelude::*;
 

@@ -354,8 +354,6 @@ impl Guest {
         self.s.regs.r[reg::RAX] = cr3;
         self.exit(ExitClass::Cr3Write);
         assert_eq!((self.s.cr3, self.s.rip), (cr3, KERNEL_TEXT + 0x203));
-        let now = self.s;
-        self.s = now;
         self.switch(&keep);
     }
 
