@@ -18,7 +18,7 @@ const PROGRAM: &str = "/run/trapline/bench";
 const BESIDE: &str = "peer=$1; shift; rm -f /tmp/hold.*; mkfifo /tmp/hold.in || exit 1
     /run/trapline/bin/bench hold --connect \"$peer\" </tmp/hold.in >/tmp/hold.out &
     exec 3>/tmp/hold.in
-    until [ -s /tmp/hold.out ]; do sleep 0.1; done
+    until [ -s /tmp/hold.out ]; do kill -0 $! || exit 1; sleep 0.1; done
     \"$@\"; status=$?
     exec 3>&-; wait; exit $status";
 /// How long one row gets.
@@ -107,6 +107,11 @@ fn pass(
 }
 
 fn row(machine: &Machine, plan: &Plan, form: &str, rounds: u64, port: u16) -> Result<Measured> {
+    // Before anything asks to be trusted: with interception off, nothing would be.
+    let switched = machine.run(Vm::Compute, &["env", PROGRAM, "switch", "--form", form], LIMIT)?;
+    if switched.status != 0 {
+        bail!("the form can't be chosen: {}", String::from_utf8_lossy(&switched.stderr).trim());
+    }
     let mut argv: Vec<String> = Vec::new();
     if plan.trusted {
         argv.push("/run/trapline/bin/bench".into());
@@ -115,7 +120,6 @@ fn row(machine: &Machine, plan: &Plan, form: &str, rounds: u64, port: u16) -> Re
         argv.extend(["env".into(), PROGRAM.into()]);
     }
     argv.extend([plan.row.clone(), "--rounds".into(), rounds.to_string()]);
-    argv.extend(["--form".into(), form.to_owned()]);
     let peer = format!("{}:{port}", web::HOST);
     if plan.remote && plan.trusted {
         argv.extend(["--connect".into(), peer]);

@@ -17,7 +17,7 @@ use std::time::Instant;
 #[derive(Parser)]
 struct Arguments {
     /// Which descriptors: base, untrusted, local, local-high, local+[remote], remote,
-    /// [local]+remote, hold.
+    /// [local]+remote, hold; or switch, which only chooses the form.
     row: String,
     /// Calls in the loop.
     #[arg(long, default_value_t = 100_000)]
@@ -52,11 +52,14 @@ fn ticks() -> u64 {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
-    let row = Row::from_name(&arguments.row)
-        .with_context(|| format!("unknown row '{}'", arguments.row))?;
     if let Some(form) = &arguments.form {
         switch(form)?;
     }
+    if arguments.row == "switch" {
+        return Ok(());
+    }
+    let row = Row::from_name(&arguments.row)
+        .with_context(|| format!("unknown row '{}'", arguments.row))?;
     let mut sockets = Sockets::open(row, arguments.connect)?;
     if row == Row::Hold {
         println!("{{\"row\":\"hold\"}}");

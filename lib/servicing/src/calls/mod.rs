@@ -65,6 +65,12 @@ pub fn verdict(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
     }
 }
 
+/// True for a number with which some arguments change whom a process acts as.
+#[must_use]
+pub fn may_change_identity(number: u64) -> bool {
+    ids::changes(number, &[u64::MAX, 0, 0, 0, 0, 0])
+}
+
 fn by_descriptor(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
     let Some(call) = linux_abi::call(number) else { return Verdict::Plain };
     let mut verdict = Verdict::Plain;

@@ -1,9 +1,10 @@
 //! A fake compute VM: page tables in fake memory, and a little kernel that carries out the calls
 //! that are re-executed.
+mod entry;
 mod kernel;
 
 use self::kernel::Effect;
-use super::processor::{self, Way};
+use super::processor;
 use super::service::{News, ROOT, Service};
 use crate::{Core, Engine, Settings, TrustList, Window, World};
 use abi::vcpu::{ExitClass, Segment, VcpuState, reg};
@@ -370,24 +371,6 @@ impl Guest {
         self.s.intercept_syscall_msrs = now.intercept_syscall_msrs;
     }
 
-    /// The kernel reads or writes a register of the system-call entry.
-    pub fn msr(&mut self, number: u64, value: Option<u64>) {
-        self.s.cpl = 0;
-        self.s.regs.r[reg::RCX] = number;
-        self.s.exit_info1 = u64::from(value.is_some());
-        if let Some(value) = value {
-            self.s.regs.r[reg::RAX] = value & 0xffff_ffff;
-            self.s.regs.r[reg::RDX] = value >> 32;
-        }
-        self.exit(ExitClass::SyscallMsr);
-    }
-
-    /// The page directory that maps the kernel's entry.
-    pub fn directory(&self) -> u64 {
-        let table = self.kernel & !0xfff;
-        self.world.compute.read64(table + 510 * 8).unwrap() & !0xfff
-    }
-
     pub fn exit(&mut self, class: ExitClass) {
         self.exits += 1;
         self.events();
@@ -455,19 +438,6 @@ impl Guest {
             if self.s.cpl == 3 && self.s.rip == CODE + 2 {
                 return End::Done(self.s.regs.r[reg::RAX] as i64);
             }
-        }
-    }
-
-    /// What stands in front of the kernel's own entry, if anything does.
-    fn stub(&mut self) {
-        if self.s.rip == KERNEL_TEXT {
-            return;
-        }
-        assert_eq!(self.s.rflags & 0x300, 0, "interrupts and single steps are off");
-        let world = self.world.clone();
-        match world.window.run(&mut self.s) {
-            Way::Exit => self.exit(ExitClass::Vmmcall),
-            Way::Jump(to) => assert_eq!(to, KERNEL_TEXT),
         }
     }
 
