@@ -120,6 +120,13 @@ calls! {
     RegionList = 31;
     /// `(system control, cpu, mask)`: sets the trace mask; see [`crate::trace`].
     TraceMask = 32;
+    /// `(space or 0 = own, base, length, address or 0)`: the manager of exactly this region names a
+    /// range of its own space, inside one pinned region, as the region's *window*. A fault on a page
+    /// that is mapped there, with the right that the access needs, is resolved by the kernel
+    /// without running the manager; any other one goes to the manager. What is unmapped or loses
+    /// rights there, is unmapped in the region. Changing or removing (0) the window empties the
+    /// region. Errors: `NoRegion`, `BadArgument` (not pinned), `BadAddress`, `Quota`.
+    RegionWindow = 33;
 }
 
 /// Kind of a space.

@@ -8,6 +8,7 @@ use crate::object::{
 use abi::{Access, Event, Message, SpaceKind};
 use alloc::vec::Vec;
 use core::fmt;
+use regions::Range;
 use scheduling::Id;
 
 /// Most ends that are kept for a reporter that does not come to take them.
@@ -342,11 +343,14 @@ impl Kernel {
     }
 
     /// Gives up what a region refers to. `space` is where the region was.
-    pub fn release_binding(&mut self, space: Id<Space>, binding: &Binding) {
+    pub fn release_binding(&mut self, space: Id<Space>, region: Range, binding: &Binding) {
         if let Some(portal) = binding.portal {
             self.release_portal(portal);
         }
         let Some(manager) = binding.manager else { return };
+        if binding.window.is_some() {
+            self.forget_window(manager, space, region);
+        }
         let Ok(space) = self.spaces.get_mut(space) else { return };
         if let Some(at) = space.managers.iter().position(|(id, _)| *id == manager) {
             space.managers[at].1 -= 1;
@@ -369,9 +373,12 @@ impl Kernel {
         for capability in table.iter() {
             self.release_capability(&capability);
         }
-        for (_, binding) in regions.iter() {
+        for (region, binding) in regions.iter() {
             if let Some(portal) = binding.portal {
                 self.release_portal(portal);
+            }
+            if let (Some(manager), Some(_)) = (binding.manager, binding.window) {
+                self.forget_window(manager, id, region);
             }
         }
         let Some(mut space) = self.spaces.remove(id) else { return };

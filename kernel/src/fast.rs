@@ -54,7 +54,8 @@ impl Kernel {
         server.state = State::Ready;
         server.serving = Serving::Caller(id);
         caller.state = State::Calling { handler, request: Request::Call(badge) };
-        Some(cpu.go_on(handler, (server.space, server.root), to.handle(), &mut self.counters))
+        cpu.go_on(handler, (server.space, server.root), &mut self.counters);
+        Some(to.handle())
     }
 
     #[inline(always)]
@@ -89,7 +90,8 @@ impl Kernel {
         server.serving = Serving::None;
         caller.state = State::Ready;
         let cpu = self.cpus.get_mut(number)?;
-        Some(cpu.go_on(to, (caller.space, caller.root), back.handle(), &mut self.counters))
+        cpu.go_on(to, (caller.space, caller.root), &mut self.counters);
+        Some(back.handle())
     }
 
     #[inline(always)]
@@ -98,6 +100,18 @@ impl Kernel {
         let cpu = self.cpus.get_mut(number)?;
         let regions = &mut self.spaces.get_mut(cpu.space).ok()?.regions;
         let (range, binding) = regions.find_near(SpaceAddr(address))?;
+        let Body::Native(from) = &self.threads.get(id).ok()?.body else { return None };
+        let access = access(from.error).filter(|_| from.error & ERROR_PRESENT == 0)?;
+        if !binding.rights.contains(needed(access)) {
+            return None;
+        }
+        if binding.window.is_some() {
+            let (binding, space, frame) = (*binding, cpu.space, from.handle());
+            // Otherwise the long way will find the same.
+            let mapped = self.map_window(space, range, &binding, SpaceAddr(address), access);
+            self.counters.entries += u64::from(mapped);
+            return mapped.then_some(frame);
+        }
         let portal = self.portals.get(binding.portal?).ok()?;
         let (handler, badge) = (portal.handler, portal.badge);
         let (thread, server) = self.threads.get_two_mut(id, handler).ok()?;
@@ -108,11 +122,8 @@ impl Kernel {
         let (Body::Native(from), Body::Native(to)) = (&thread.body, &mut server.body) else {
             return None;
         };
-        let access = access(from.error).filter(|_| from.error & ERROR_PRESENT == 0)?;
-        if !binding.rights.contains(needed(access)) {
-            return None;
-        }
-        thread.fault = FaultMessage {
+        // Only a request that has to wait is told from the thread's own notes.
+        let message = FaultMessage {
             tag: binding.tag,
             offset: address - range.base.0,
             access,
@@ -120,7 +131,7 @@ impl Kernel {
             region_length: range.length,
             page_hint: u64::from(binding.hint),
         };
-        to.set_message(&thread.fault.encode());
+        to.set_message(&message.encode());
         to.rax = 0;
         to.args[0] = Event::Fault(badge).encode();
         server.state = State::Ready;
@@ -128,7 +139,8 @@ impl Kernel {
         let request = Request::Fault { badge, address: SpaceAddr(address), state: false };
         thread.state = State::Calling { handler, request };
         self.counters.faults += 1;
-        Some(cpu.go_on(handler, (server.space, server.root), to.handle(), &mut self.counters))
+        cpu.go_on(handler, (server.space, server.root), &mut self.counters);
+        Some(to.handle())
     }
 }
 

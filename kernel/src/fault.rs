@@ -87,6 +87,7 @@ impl Kernel {
         let at = SpaceAddr(address);
         match self.route_fault(id, at, access) {
             Ok(None) => {}
+            Ok(Some(route)) if self.served_by_window(id, &route, at, access) => {}
             Ok(Some(route)) => self.send_fault(id, &route, (at, access, ip), false),
             Err(refusal) => {
                 self.end_thread(id, refusal.reason(address, access));
@@ -99,6 +100,7 @@ impl Kernel {
         let at = SpaceAddr(address);
         match self.route_fault(id, at, access) {
             Ok(None) => {}
+            Ok(Some(route)) if self.served_by_window(id, &route, at, access) => {}
             Ok(Some(route)) => {
                 let ip = self.threads.get(id).map_or(0, Thread::ip);
                 let state = self.is_monitor(id, route.handler);
@@ -112,6 +114,17 @@ impl Kernel {
                 self.send_exit(id, ExitClass::Error);
             }
         }
+    }
+
+    fn served_by_window(
+        &mut self,
+        id: Id<Thread>,
+        route: &Route,
+        at: SpaceAddr,
+        access: Access,
+    ) -> bool {
+        let Ok(space) = self.threads.get(id).map(|thread| thread.space) else { return false };
+        self.map_window(space, route.range, &route.binding, at, access)
     }
 
     fn send_fault(
@@ -259,10 +272,12 @@ impl Kernel {
             Ok(false) => Ok(()),
             Ok(true) => {
                 self.flush(id);
+                self.revoke(id, range);
                 Ok(())
             }
             Err(_) => {
                 self.flush(id);
+                self.revoke(id, range);
                 Err(Error::Quota)
             }
         }
@@ -275,6 +290,7 @@ impl Kernel {
         let result = space.tables.unmap(range.base.0, range.length, &mut frames);
         if result != Ok(false) {
             self.flush(id);
+            self.revoke(id, range);
         }
         result.map(drop).map_err(|_| Error::Quota)
     }

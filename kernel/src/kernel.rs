@@ -73,12 +73,9 @@ impl Cpu {
         &mut self,
         id: Id<Thread>,
         (space, root): (Id<Space>, HostPhys),
-        frame: FrameHandle,
         counters: &mut Counters,
-    ) -> FrameHandle {
+    ) {
         self.current = Some(id);
-        self.previous = Some(id);
-        self.next = Next::User(frame);
         self.space = space;
         self.root = root;
         counters.entries += 1;
@@ -86,7 +83,6 @@ impl Cpu {
         if tlb::switch_root(root) {
             counters.space_switches += 1;
         }
-        frame
     }
 }
 
@@ -171,10 +167,13 @@ impl Kernel {
         self.cpus.push(Cpu::new());
     }
 
-    /// A program came back to the kernel.
-    #[inline(always)]
-    fn trapped(&mut self, cpu: usize, trap: Trap) {
+    /// A program came back to the kernel, and not for what [`fast`](Self::fast) handles.
+    #[inline(never)]
+    fn trapped(&mut self, cpu: usize, frame: FrameHandle, trap: Trap) -> Next {
         self.counters.entries += 1;
+        // The short way leaves these as they were.
+        self.cpus[cpu].previous = self.cpus[cpu].current;
+        self.cpus[cpu].next = Next::User(frame);
         match (trap, self.cpus[cpu].current) {
             (Trap::Call { .. }, Some(current)) => calls::dispatch(self, cpu, current),
             (Trap::Interrupt(vector), current) => {
@@ -189,6 +188,7 @@ impl Kernel {
             // Another processor ended the thread on its way here.
             (_, None) => self.cpus[cpu].choose = true,
         }
+        self.choose(cpu)
     }
 
     /// A guest came back to the kernel.
@@ -328,19 +328,23 @@ pub fn run() -> ! {
     let mut next = idle(cpu, false);
     loop {
         next = match next {
-            Next::User(frame) => {
-                let trap = entry::run(frame);
-                let mut kernel = KERNEL.lock_with(tlb::flush_if_wanted);
-                if let Some(frame) = kernel.fast(cpu, trap) {
-                    Next::User(frame)
-                } else {
-                    kernel.trapped(cpu, trap);
-                    kernel.choose(cpu)
-                }
-            }
+            Next::User(frame) => run_user(cpu, frame),
             Next::Guest(guest) => enter_guest(cpu, guest),
             Next::Idle => idle(cpu, true),
         };
+    }
+}
+
+/// Runs threads as long as one simply follows the other.
+#[inline(always)]
+fn run_user(cpu: usize, mut frame: FrameHandle) -> Next {
+    loop {
+        let trap = entry::run(frame);
+        let mut kernel = KERNEL.lock_with(tlb::flush_if_wanted);
+        match kernel.fast(cpu, trap) {
+            Some(next) => frame = next,
+            None => return kernel.trapped(cpu, frame, trap),
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 //! contexts. Mechanism only; `doc/borders.md` tells who uses it how.
 //!
 //! Reading order: `kernel` (state and main loop), `object` (what exists), `calls` (what programs
-//! can ask), `ipc`, `fast` and `fault` (how traps reach their handlers), `sched`, `end`; `machine` is the
+//! can ask), `ipc`, `fast`, `fault` and `window` (how traps reach their handlers), `sched`, `end`; `machine` is the
 //! layer below, and the only place with `unsafe`.
 #![no_std]
 #![no_main]
@@ -26,3 +26,4 @@ mod root;
 mod sched;
 mod start;
 mod vcpu;
+mod window;

@@ -3,6 +3,7 @@ use crate::machine::entry::FrameBox;
 use crate::machine::table::Tables;
 use crate::memory::{MemoryRange, Quota};
 use crate::vcpu::VcpuPart;
+use crate::window::Window;
 use abi::{
     FaultMessage, HostPhys, MemRights, Message, ObjRights, SpaceAddr, SpaceKind, vcpu::ExitClass,
 };
@@ -47,6 +48,8 @@ pub struct Binding {
     pub rights: MemRights,
     /// log2 of the page size that suits it.
     pub hint: u8,
+    /// Where its manager keeps its pages, in the manager's space.
+    pub window: Option<SpaceAddr>,
 }
 
 /// An address space: of programs, or the physical memory of a VM.
@@ -66,6 +69,8 @@ pub struct Space {
     pub parent: Option<Id<Space>>,
     /// Spaces that manage regions of this one, with the number of those regions.
     pub managers: Vec<(Id<Space>, u32)>,
+    /// Windows that lie in it.
+    pub windows: Vec<Window>,
 }
 
 /// What a blocked thread waits for an answer to.
@@ -156,7 +161,8 @@ pub struct Thread {
     pub notification: Option<Id<Notification>>,
     /// Where its end is reported.
     pub fault_portal: Option<Id<Portal>>,
-    /// The fault that it waits for its manager to resolve, if that is what it waits for.
+    /// The fault that it waits for its manager to resolve, if that is what it waits for and it did
+    /// not get there by the short way.
     pub fault: FaultMessage,
     /// Position in its processor's timer queue.
     pub timer: Option<usize>,

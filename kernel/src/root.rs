@@ -139,6 +139,7 @@ fn make_space(k: &mut Kernel) -> Result<Id<Space>, Error> {
         quota,
         parent: None,
         managers: Vec::new(),
+        windows: Vec::new(),
     }))
 }
 
@@ -154,7 +155,7 @@ fn place(
     let limit = k.spaces.get(space)?.limit();
     let range = Range::new(at, length, limit)?;
     k.charge(space, RegionMap::<Binding>::COST as u64)?;
-    let binding = Binding { portal: None, manager: None, tag: 0, rights, hint: 12 };
+    let binding = Binding { portal: None, manager: None, tag: 0, rights, hint: 12, window: None };
     k.spaces.get_mut(space)?.regions.bind(range, binding)?;
     k.map_into(space, range, &MemoryRange { base, length, rights })
 }

@@ -292,6 +292,14 @@ pub fn region_unbind(space: Selector, base: u64, length: u64) -> Result<(), Erro
     plain(CallNumber::RegionUnbind, &[sel(space), base, length]).map(drop)
 }
 
+/// Names a window of a region that this program manages; 0: it has none any more.
+///
+/// # Errors
+/// `NoRegion`, `BadArgument`, `BadAddress`, `Quota`.
+pub fn region_window(space: Selector, base: u64, length: u64, window: u64) -> Result<(), Error> {
+    plain(CallNumber::RegionWindow, &[sel(space), base, length, window]).map(drop)
+}
+
 /// Maps memory ahead of faults.
 ///
 /// # Errors

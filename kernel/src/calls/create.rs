@@ -86,6 +86,7 @@ pub fn space(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error>
                 quota,
                 parent: Some(own),
                 managers: alloc::vec::Vec::new(),
+                windows: alloc::vec::Vec::new(),
             });
             k.install(own, selector, Capability::Space(id, ObjRights::all()))
         }

@@ -35,8 +35,8 @@ pub fn region_bind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), 
         return Err(Error::Cycle);
     }
     k.charge(space, REGION_COST)?;
-    let binding =
-        Binding { portal, manager, tag: a[4], rights: rights | MemRights::READ, hint: a[6] as u8 };
+    let rights = rights | MemRights::READ;
+    let binding = Binding { portal, manager, tag: a[4], rights, hint: a[6] as u8, window: None };
     k.spaces.get_mut(space)?.regions.bind(range, binding)?;
     if let Some(portal) = portal.and_then(|p| k.portals.get_mut(p).ok()) {
         portal.references += 1;
@@ -84,8 +84,9 @@ pub fn region_unbind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<()
         return Err(Error::NoRegion);
     }
     k.unmap_from(id, range)?;
+    k.close_windows(id, range);
     let binding = k.spaces.get_mut(id)?.regions.unbind(range)?;
-    k.release_binding(id, &binding);
+    k.release_binding(id, range, &binding);
     k.credit(id, REGION_COST);
     Ok(())
 }
@@ -132,6 +133,15 @@ pub fn map(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
 pub fn unmap(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
     let (space, range, _) = own_region(k, own, a[0], a[1], a[2])?;
     k.unmap_from(space, range)
+}
+
+/// `RegionWindow(space, base, length, window)`.
+pub fn region_window(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
+    let client = args::space_or_own(k, own, a[0], ObjRights::empty())?;
+    let region = Range::new(a[1], a[2], k.spaces.get(client)?.limit())?;
+    let limit = k.spaces.get(own)?.limit();
+    let at = if a[3] == 0 { None } else { Some(Range::new(a[3], a[2], limit)?) };
+    k.set_window(own, client, region, at)
 }
 
 /// `MemDerive(destination, memory, offset, length, rights)`.

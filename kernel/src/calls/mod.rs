@@ -185,6 +185,7 @@ fn other(k: &mut Kernel, cpu: usize, id: Id<Thread>, number: CallNumber, a: &[u6
         N::FaultPortal => control::fault_portal(k, space, a).into(),
         N::SpaceQuota => control::space_quota(k, space, a),
         N::RegionList => memory::region_list(k, space, a),
+        N::RegionWindow => memory::region_window(k, space, a).into(),
         N::TraceMask => control::trace_mask(k, space, a).into(),
     }
 }

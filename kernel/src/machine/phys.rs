@@ -22,10 +22,19 @@ pub fn set_limit(end: u64) {
 ///
 /// # Panics
 /// Where the direct map does not cover it: callers hold ranges that were checked at boot.
+#[inline(always)]
 pub(super) fn pointer(at: HostPhys, length: u64) -> *mut u8 {
-    let end = at.0.checked_add(length);
-    assert!(end.is_some_and(|e| e <= LIMIT.load(Ordering::Relaxed)), "physical {at:#x}");
+    let last = LIMIT.load(Ordering::Relaxed).checked_sub(length);
+    if last.is_none_or(|last| at.0 > last) {
+        outside(at);
+    }
     (DIRECT_MAP + at.0) as *mut u8
+}
+
+#[cold]
+#[inline(never)]
+fn outside(at: HostPhys) -> ! {
+    panic!("physical {at:#x} is not in the direct map");
 }
 
 /// Physical address of something in the kernel's image.
@@ -81,12 +90,17 @@ pub fn zero(at: HostPhys, length: u64) {
     unsafe { core::ptr::write_bytes(target, 0, length as usize) };
 }
 
-/// True when a frame outside the kernel holds nothing but zeros.
-pub fn is_zero(frame: HostPhys) -> bool {
-    let start = pointer(frame, abi::PAGE_SIZE).cast::<[u64; 8]>();
-    (0..abi::PAGE_SIZE as usize / size_of::<[u64; 8]>()).all(|line| {
+/// True when the frame around an address outside the kernel holds nothing but zeros. Looks there
+/// first where `at` is, then upwards, and around.
+pub fn is_zero_around(at: HostPhys) -> bool {
+    const LINE: u64 = size_of::<[u64; 8]>() as u64;
+    let start = at.0 & !(abi::PAGE_SIZE - 1);
+    let frame = pointer(HostPhys(start), abi::PAGE_SIZE);
+    let first = at.0 - start;
+    (0..abi::PAGE_SIZE / LINE).all(|line| {
+        let offset = (first + line * LINE) & (abi::PAGE_SIZE - 1) & !(LINE - 1);
         // SAFETY: the direct map covers the frame; any value is valid.
-        let words = unsafe { start.add(line).read_volatile() };
+        let words = unsafe { frame.add(offset as usize).cast::<[u64; 8]>().read_volatile() };
         words.iter().fold(0, |all, word| all | word) == 0
     })
 }

@@ -40,6 +40,8 @@ pub struct Leaf {
     pub phys: HostPhys,
     /// Bytes from there to the end of the page.
     pub rest: u64,
+    /// Bytes of the whole page.
+    pub size: u64,
     /// Rights.
     pub rights: MemRights,
 }
@@ -48,6 +50,25 @@ pub struct Leaf {
 #[derive(Debug)]
 pub struct Tables {
     root: HostPhys,
+    /// The table of 4 KiB pages that was used last, and the 2 MiB that it covers.
+    near: Near,
+}
+
+/// Valid until any table of the space is freed.
+#[derive(Clone, Copy, Debug)]
+struct Near {
+    block: u64,
+    table: HostPhys,
+}
+
+impl Near {
+    /// Covers no address.
+    const NONE: Self = Self { block: u64::MAX, table: HostPhys(0) };
+
+    #[inline(always)]
+    fn covers(self, at: u64) -> bool {
+        at / LARGE_PAGE_SIZE == self.block
+    }
 }
 
 #[inline(always)]
@@ -57,7 +78,7 @@ fn size_of_level(level: u32) -> u64 {
 
 #[inline(always)]
 fn slot(table: HostPhys, level: u32, at: u64) -> HostPhys {
-    let index = at / size_of_level(level) % ENTRIES;
+    let index = at >> (PAGE_SIZE.trailing_zeros() + 9 * level) & (ENTRIES - 1);
     HostPhys(table.0 + index * 8)
 }
 
@@ -90,7 +111,7 @@ impl Tables {
             let half = KERNEL_HALF * 8;
             phys::copy(HostPhys(kernel.0 + half), HostPhys(root.0 + half), half);
         }
-        Ok(Self { root })
+        Ok(Self { root, near: Near::NONE })
     }
 
     /// Physical address of the root.
@@ -114,9 +135,15 @@ impl Tables {
         let mut replaced = false;
         let mut done = 0;
         if length == PAGE_SIZE {
-            let table = self.descend(at, 0, frames)?;
-            return Ok(set(slot(table, 0, at), 0, to.0 | flags(rights, 0), frames));
+            if !self.near.covers(at) {
+                let table = self.descend(at, 0, frames)?;
+                self.near = Near { block: at / LARGE_PAGE_SIZE, table };
+            }
+            let entry = slot(self.near.table, 0, at);
+            return Ok(set(entry, 0, to.0 | flags(rights, 0), frames));
         }
+        // Large pages may take the place of tables.
+        self.near = Near::NONE;
         while done < length {
             let (from, target, rest) = (at + done, to.0 + done, length - done);
             let large = (from | target).is_multiple_of(LARGE_PAGE_SIZE) && rest >= LARGE_PAGE_SIZE;
@@ -146,13 +173,17 @@ impl Tables {
         length: u64,
         frames: &mut impl FrameSource,
     ) -> Result<bool, NoFrames> {
+        self.near = Near::NONE;
         unmap_level(self.root, ROOT_LEVEL, at, at + length, frames)
     }
 
     /// The page at an address.
+    #[inline]
     pub fn walk(&self, at: u64) -> Option<Leaf> {
-        let mut table = self.root;
-        let mut level = ROOT_LEVEL;
+        let (mut table, mut level) = (self.root, ROOT_LEVEL);
+        if self.near.covers(at) {
+            (table, level) = (self.near.table, 0);
+        }
         loop {
             let entry = phys::read64(slot(table, level, at));
             if entry & PRESENT == 0 {
@@ -161,11 +192,29 @@ impl Tables {
             if is_leaf(entry, level) {
                 let size = size_of_level(level);
                 let phys = HostPhys((entry & ADDRESS & !(size - 1)) + at % size);
-                return Some(Leaf { phys, rest: size - at % size, rights: rights(entry) });
+                let rest = size - at % size;
+                return Some(Leaf { phys, rest, size, rights: rights(entry) });
             }
             table = HostPhys(entry & ADDRESS);
             level -= 1;
         }
+    }
+
+    /// The page at an address; remembers its table.
+    #[inline]
+    pub fn walk_near(&mut self, at: u64) -> Option<Leaf> {
+        if !self.near.covers(at) {
+            let mut table = self.root;
+            for level in (1..=ROOT_LEVEL).rev() {
+                let entry = phys::read64(slot(table, level, at));
+                if entry & PRESENT == 0 || is_leaf(entry, level) {
+                    return self.walk(at);
+                }
+                table = HostPhys(entry & ADDRESS);
+            }
+            self.near = Near { block: at / LARGE_PAGE_SIZE, table };
+        }
+        self.walk(at)
     }
 
     /// Frees all tables. No processor may use them any more.
@@ -287,8 +336,8 @@ fn unmap_entry(
     }
     let below = next_table(place, level, frames)?;
     let changed = unmap_level(below, level - 1, range.0, range.1, frames)?;
-    // What is not present is zero.
-    if phys::is_zero(below) {
+    // What is not present is zero. Others are likely to be near.
+    if phys::is_zero_around(slot(below, level - 1, range.0)) {
         phys::write64(place, 0);
         frames.give(below);
     }

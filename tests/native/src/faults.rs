@@ -88,6 +88,18 @@ pub extern "C" fn manager(_: u64) -> ! {
     }
 }
 
+/// Makes the next manager map page by page from here.
+pub fn prepare(offset: u64) {
+    MODE.store(MODE_PAGE, Ordering::SeqCst);
+    OFFSET.store(offset, Ordering::SeqCst);
+    FAULTS.store(0, Ordering::SeqCst);
+}
+
+/// Faults that managers got since [`prepare`].
+pub fn asked() -> u64 {
+    faults()
+}
+
 struct Managed {
     base: u64,
     thread: Selector,
@@ -129,14 +141,15 @@ impl Managed {
 }
 
 /// Writes to an address and exits with what it reads there afterwards.
-extern "C" fn toucher(at: u64) -> ! {
+pub extern "C" fn toucher(at: u64) -> ! {
     let page = words_at(at & !(PAGE - 1), PAGE);
     let offset = at & (PAGE - 1);
     page.set(offset, 0x77);
     sys::exit(page.get(offset))
 }
 
-extern "C" fn reader(at: u64) -> ! {
+/// Reads at an address and exits with what is there.
+pub extern "C" fn reader(at: u64) -> ! {
     sys::exit(words_at(at & !(PAGE - 1), PAGE).get(at & (PAGE - 1)))
 }
 

@@ -20,6 +20,7 @@ mod programs;
 mod several;
 mod stress;
 mod system;
+mod windows;
 
 use alloc::string::String;
 use env::{SYSTEM, prepare};
@@ -35,11 +36,12 @@ type Test = (&'static str, fn() -> Outcome);
 fn main(_thread: u64) -> ! {
     prepare();
     let (mut passed, mut failed) = (0u64, 0u64);
-    let groups: [&[Test]; 11] = [
+    let groups: [&[Test]; 12] = [
         calls::TESTS,
         memory::TESTS,
         ipc::TESTS,
         faults::TESTS,
+        windows::TESTS,
         programs::TESTS,
         ends::TESTS,
         several::TESTS,

@@ -31,6 +31,8 @@ const QUOTA: u64 = 512 << 10;
 pub const MEMORY: Selector = Selector(64);
 /// The portal that `caller` calls.
 pub const DOOR: Selector = Selector(65);
+/// The space in which a manager has regions.
+pub const CLIENT: Selector = Selector(66);
 /// Where a manager sees its memory.
 pub const POOL: u64 = 0x5000_0000;
 
@@ -100,8 +102,11 @@ impl Child {
     /// Gives it all memory as `MEMORY`, and `length` bytes of it mapped at `POOL`.
     pub fn give_memory(&self, offset: u64, length: u64) -> Result<(), String> {
         ok(sys::cap_copy(RAM, self.space, MEMORY, sys::ALL_RIGHTS), "give memory")?;
+        ok(sys::cap_copy(SPACE, self.space, CLIENT, 0), "give a name for this space")?;
         ok(sys::region_bind(pinned(self.space, POOL, length, READ_WRITE)), "bind")?;
-        ok(sys::map(self.space, POOL, RAM, offset, length, READ_WRITE), "map")
+        // Page by page, so that there are no large ones.
+        let map = |at| sys::map(self.space, POOL + at, RAM, offset + at, PAGE, READ_WRITE);
+        ok((0..length / PAGE).try_for_each(|page| map(page * PAGE)), "map")
     }
 
     /// A portal of its thread.
@@ -154,12 +159,17 @@ pub const FRESH: u64 = 2;
 
 const LARGE_PAGE: u64 = 2 << 20;
 
-/// A memory manager.
+/// A memory manager. A call makes `POOL` the window of the region with the base and length given.
 pub extern "C" fn manager(first: u64) -> ! {
     // In a space of its own `first` is where its memory starts; else it never gets `FRESH`.
     let pool = (first != u64::MAX).then(|| words_at(POOL, LARGE_PAGE));
     let mut next = sys::wait(NO_DEADLINE);
     loop {
+        if let Ok((Event::Call(_), words)) = next {
+            let done = sys::region_window(CLIENT, words[0], words[1], POOL);
+            next = sys::reply_wait(done.map_or_else(|e| e as u64, |()| 0), words, NO_DEADLINE);
+            continue;
+        }
         let Ok((Event::Fault(_), words)) = next else { sys::exit(1) };
         let fault = FaultMessage::decode(&words);
         let (mode, base) = (fault.tag % PAGE, fault.tag & !(PAGE - 1));

@@ -22,6 +22,7 @@ pub fn run() -> Outcome {
     let door = child.door()?;
     fault("page fault, manager has the page", "direct", door, pool | PAGES)?;
     fault("page fault, fresh zeroed page", "direct", door, pool | FRESH)?;
+    window(door, pool)?;
     let local = thread(0, manager, u64::MAX)?;
     let inside = portal(local, 5)?;
     fault("page fault, manager has the page", "one space", inside, pool | PAGES)?;
@@ -53,6 +54,17 @@ fn fault(name: &str, form: &str, door: Selector, tag: u64) -> Outcome {
     let words = words_at(bind.base, LARGE_PAGE);
     words.get(0);
     report(name, form, &touch(&words, 1..1 + ROUNDS), ROUNDS);
+    ok(sys::region_unbind(SPACE, bind.base, LARGE_PAGE), "unbind")
+}
+
+/// The manager has the pages in its window.
+fn window(door: Selector, pool: u64) -> Outcome {
+    let bind = bound(door, pool | PAGES, 12)?;
+    ok(sys::call(door, [bind.base, LARGE_PAGE, 0, 0, 0, 0, 0, 0]), "window")?;
+    let words = words_at(bind.base, LARGE_PAGE);
+    words.get(0);
+    let name = "page fault, served from the window";
+    report(name, "window", &touch(&words, 1..1 + ROUNDS), ROUNDS);
     ok(sys::region_unbind(SPACE, bind.base, LARGE_PAGE), "unbind")
 }
 
