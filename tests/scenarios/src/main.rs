@@ -7,6 +7,7 @@ mod bad_input;
 mod demo;
 mod differential;
 mod doctor;
+mod forms;
 mod four_at_once;
 mod guest_panics;
 mod interrupted;
@@ -41,6 +42,7 @@ const SCENARIOS: &[Scenario] = &[
     ("demo", demo::run),
     ("untrusted_is_refused", untrusted::run),
     ("differential", differential::run),
+    ("forms", forms::run),
     ("four_at_once", four_at_once::run),
     ("server_reached_from_the_host", listening::run),
     ("programs", programs::run),
