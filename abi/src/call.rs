@@ -127,6 +127,15 @@ calls! {
     /// rights there, is unmapped in the region. Changing or removing (0) the window empties the
     /// region. Errors: `NoRegion`, `BadArgument` (not pinned), `BadAddress`, `Quota`.
     RegionWindow = 33;
+    /// `(space or 0 = own, base, length, address, tag)`: divides exactly this region in two at a page
+    /// inside; the upper part gets the tag. What is mapped stays. `BadState` where a window is.
+    RegionSplit = 34;
+    /// `(space or 0 = own, base, length, new base)`: moves exactly this region; what is mapped in it
+    /// is removed. `Overlap`, `BadState` where a window is.
+    RegionMove = 35;
+    /// `(space or 0 = own, base, length, MemRights)`: changes the rights of exactly this region. When
+    /// any are taken away, what is mapped in it is removed.
+    RegionRights = 36;
 }
 
 /// Kind of a space.

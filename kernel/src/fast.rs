@@ -69,29 +69,48 @@ impl Kernel {
         let (Body::Native(from), Body::Native(back)) = (&server.body, &mut caller.body) else {
             return None;
         };
-        match caller.state {
-            State::Calling { request: Request::Call(_), .. } => {
+        let before = caller.state;
+        let State::Calling { request, .. } = before else { return None };
+        let (manager, client) = (server.space, (caller.space, caller.asked));
+        let (root, frame) = (caller.root, back.handle());
+        let fault = match request {
+            Request::Call(_) => {
                 back.copy_message(from);
                 back.rax = status;
+                None
             }
-            State::Calling { request: Request::Fault { address, state: false, .. }, .. }
-                if status == 0 =>
-            {
-                let reply = FaultReply::decode(&from.message())?;
-                let manager = server.space;
-                // A failure has changed nothing: it will happen again by the long way.
-                self.resolve(to, manager, address.0, reply).ok()?;
+            Request::Fault { address, state: false, .. } if status == 0 => {
+                Some((address, FaultReply::decode(&from.message())?))
             }
             _ => return None,
-        }
-        let (server, caller) = self.threads.get_two_mut(id, to).ok()?;
-        let Body::Native(back) = &caller.body else { return None };
+        };
         server.state = State::Waiting;
         server.serving = Serving::None;
         caller.state = State::Ready;
+        if let Some((address, reply)) = fault
+            && self.resolve(client, manager, address, reply).is_err()
+        {
+            return self.not_replied(id, to, before);
+        }
         let cpu = self.cpus.get_mut(number)?;
-        cpu.go_on(to, (caller.space, caller.root), &mut self.counters);
-        Some(back.handle())
+        cpu.go_on(to, (client.0, root), &mut self.counters);
+        Some(frame)
+    }
+
+    /// The manager's answer can't be carried out. That has changed nothing, and will happen again by
+    /// the long way.
+    #[cold]
+    fn not_replied(
+        &mut self,
+        handler: Id<Thread>,
+        caller: Id<Thread>,
+        before: State,
+    ) -> Option<FrameHandle> {
+        let (server, thread) = self.threads.get_two_mut(handler, caller).ok()?;
+        server.state = State::Ready;
+        server.serving = Serving::Caller(caller);
+        thread.state = before;
+        None
     }
 
     #[inline(always)]
@@ -105,10 +124,10 @@ impl Kernel {
         if !binding.rights.contains(needed(access)) {
             return None;
         }
-        if binding.window.is_some() {
-            let (binding, space, frame) = (*binding, cpu.space, from.handle());
+        if let Some(view) = binding.view() {
+            let (space, frame) = (cpu.space, from.handle());
             // Otherwise the long way will find the same.
-            let mapped = self.map_window(space, range, &binding, SpaceAddr(address), access);
+            let mapped = self.map_window(space, range, view, SpaceAddr(address), access);
             self.counters.entries += u64::from(mapped);
             return mapped.then_some(frame);
         }
@@ -136,6 +155,7 @@ impl Kernel {
         to.args[0] = Event::Fault(badge).encode();
         server.state = State::Ready;
         server.serving = Serving::Caller(id);
+        thread.asked = range;
         let request = Request::Fault { badge, address: SpaceAddr(address), state: false };
         thread.state = State::Calling { handler, request };
         self.counters.faults += 1;

@@ -124,7 +124,8 @@ impl Kernel {
         access: Access,
     ) -> bool {
         let Ok(space) = self.threads.get(id).map(|thread| thread.space) else { return false };
-        self.map_window(space, route.range, &route.binding, at, access)
+        let view = route.binding.view();
+        view.is_some_and(|view| self.map_window(space, route.range, view, at, access))
     }
 
     fn send_fault(
@@ -139,6 +140,7 @@ impl Kernel {
         let cpu = crate::machine::cpu::id();
         trace::record(cpu, Kind::Fault, id.index(), binding.tag, address.0);
         if let Ok(thread) = self.threads.get_mut(id) {
+            thread.asked = range;
             thread.fault = FaultMessage {
                 tag: binding.tag,
                 offset: address.0 - range.base.0,
@@ -187,12 +189,16 @@ impl Kernel {
         &mut self,
         id: Id<Thread>,
         manager: Id<Space>,
-        (address, state): (u64, bool),
+        (at, state): (SpaceAddr, bool),
         status: u64,
         words: &Message,
     ) {
+        let address = at.0;
+        let Ok(client) = self.threads.get(id).map(|thread| (thread.space, thread.asked)) else {
+            return;
+        };
         let result = match (status, FaultReply::decode(words)) {
-            (0, Some(reply)) => self.resolve(id, manager, address, reply),
+            (0, Some(reply)) => self.resolve(client, manager, at, reply),
             (0, None) => Err(Error::BadArgument as u64),
             (status, _) => Err(status),
         };
@@ -215,25 +221,29 @@ impl Kernel {
         }
     }
 
-    /// Maps, or does nothing (and says so by `true`).
+    /// Maps, or does nothing (and says so by `true`). `asked`: where the region was that the manager
+    /// was asked about.
     pub fn resolve(
         &mut self,
-        id: Id<Thread>,
+        (space, asked): (Id<Space>, Range),
         manager: Id<Space>,
-        address: u64,
+        address: SpaceAddr,
         reply: FaultReply,
     ) -> Result<bool, u64> {
         let FaultReply::Map { memory, memory_offset, region_offset, length, rights } = reply else {
             return Ok(true);
         };
-        let map = || -> Result<(), Error> {
-            let space = self.threads.get(id)?.space;
+        let map = || -> Result<bool, Error> {
             let memory = match self.spaces.get(manager)?.table.get(memory)? {
                 Capability::Memory(memory) => memory,
                 _ => return Err(Error::BadCapability),
             };
             let regions = &mut self.spaces.get_mut(space)?.regions;
-            let (range, binding) = regions.find_near(SpaceAddr(address)).ok_or(Error::NoRegion)?;
+            let (range, binding) = regions.find_near(address).ok_or(Error::NoRegion)?;
+            // The answer is about a region that has been divided or moved since: ask again.
+            if range != asked {
+                return Ok(true);
+            }
             if binding.manager != Some(manager) {
                 return Err(Error::NoRegion);
             }
@@ -244,10 +254,10 @@ impl Kernel {
             if !range.covers(target) {
                 return Err(Error::BadArgument);
             }
-            self.map_into(space, target, &part)
+            self.map_into(space, target, &part).map(|()| false)
         };
         let mut map = map;
-        map().map(|()| false).map_err(|error| error as u64)
+        map().map_err(|error| error as u64)
     }
 
     /// Maps memory into a range of a space that was checked to belong to whoever wants it.

@@ -285,7 +285,7 @@ impl Kernel {
                 }
             }
             Request::Fault { address, state, .. } => {
-                self.fault_reply(caller, manager, (address.0, state), status, words);
+                self.fault_reply(caller, manager, (address, state), status, words);
             }
             Request::Exit { .. } => self.exit_reply(caller, status),
         }

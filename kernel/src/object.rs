@@ -11,7 +11,7 @@ use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use captable::Table;
-use regions::RegionMap;
+use regions::{Range, RegionMap};
 use scheduling::{Deadline, Id, Links, Queued};
 
 /// An entry of a capability table.
@@ -50,6 +50,14 @@ pub struct Binding {
     pub hint: u8,
     /// Where its manager keeps its pages, in the manager's space.
     pub window: Option<SpaceAddr>,
+}
+
+impl Binding {
+    /// Its window: where, in which space, and the rights that a mapping from there can have.
+    #[inline]
+    pub fn view(&self) -> Option<(SpaceAddr, Id<Space>, MemRights)> {
+        Some((self.window?, self.manager?, self.rights))
+    }
 }
 
 /// An address space: of programs, or the physical memory of a VM.
@@ -161,6 +169,8 @@ pub struct Thread {
     pub notification: Option<Id<Notification>>,
     /// Where its end is reported.
     pub fault_portal: Option<Id<Portal>>,
+    /// Where the region of its last fault was when the manager was asked.
+    pub asked: Range,
     /// The fault that it waits for its manager to resolve, if that is what it waits for and it did
     /// not get there by the short way.
     pub fault: FaultMessage,
@@ -244,6 +254,7 @@ impl Thread {
             next: None,
             notification: None,
             fault_portal: None,
+            asked: Range { base: SpaceAddr(0), length: 0 },
             fault: FaultMessage::decode(&[0; 8]),
             timer: None,
             events: VecDeque::new(),

@@ -6,7 +6,7 @@
 use crate::fault::needed;
 use crate::kernel::Kernel;
 use crate::memory::MemoryRange;
-use crate::object::{Binding, Space};
+use crate::object::Space;
 use abi::{Access, Error, HostPhys, LARGE_PAGE_SIZE, MemRights, PAGE_SIZE, SpaceAddr};
 use regions::Range;
 use scheduling::Id;
@@ -42,9 +42,7 @@ impl Kernel {
         region: Range,
         at: Option<Range>,
     ) -> Result<(), Error> {
-        let found = self.spaces.get(client)?.regions.find(region.base);
-        let (found, binding) = found.ok_or(Error::NoRegion)?;
-        if found != region || binding.manager != Some(manager) {
+        if self.spaces.get(client)?.regions.get(region)?.manager != Some(manager) {
             return Err(Error::NoRegion);
         }
         if let Some(at) = at {
@@ -84,23 +82,23 @@ impl Kernel {
         }
     }
 
-    /// Maps the page of an access from its region's window. False when it is not there, or not with
+    /// Maps the page of an access from its region's window: its address, the space that it is in, and
+    /// the rights of the region. False when it is not there, or not with
     /// the right that the access needs: then the manager has to say.
     #[inline]
     pub fn map_window(
         &mut self,
         client: Id<Space>,
         region: Range,
-        binding: &Binding,
+        (window, manager, limit): (SpaceAddr, Id<Space>, MemRights),
         at: SpaceAddr,
         access: Access,
     ) -> bool {
-        let (Some(window), Some(manager)) = (binding.window, binding.manager) else { return false };
         let Ok(owner) = self.spaces.get_mut(manager) else { return false };
         let page = at.0 & !(PAGE_SIZE - 1);
         let seen = |at: u64| window.0 + (at - region.base.0);
         let Some(leaf) = owner.tables.walk_near(seen(page)) else { return false };
-        let rights = leaf.rights & (binding.rights | MemRights::DEVICE);
+        let rights = leaf.rights & (limit | MemRights::DEVICE);
         if !rights.contains(needed(access)) {
             return false;
         }
@@ -132,6 +130,11 @@ impl Kernel {
                 }
             }
         }
+    }
+
+    /// True when windows lie in a range of a space.
+    pub fn has_windows(&self, id: Id<Space>, range: Range) -> bool {
+        self.spaces.get(id).is_ok_and(|space| space.windows.iter().any(|w| overlap(w.at, range)))
     }
 
     /// A region that is about to be removed takes the windows in it along; what came through them

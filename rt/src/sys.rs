@@ -36,6 +36,7 @@ fn raw(number: u64, mut r: Registers) -> (u64, Registers) {
     (status, r)
 }
 
+#[inline(always)]
 fn registers(arguments: &[u64]) -> Registers {
     let mut r = [0; 10];
     for (to, from) in r.iter_mut().zip(arguments) {
@@ -44,6 +45,7 @@ fn registers(arguments: &[u64]) -> Registers {
     r
 }
 
+#[inline(always)]
 fn plain(number: CallNumber, arguments: &[u64]) -> Result<Registers, Error> {
     let (status, r) = raw(number as u64, registers(arguments));
     Error::check(status)?;
@@ -298,6 +300,41 @@ pub fn region_unbind(space: Selector, base: u64, length: u64) -> Result<(), Erro
 /// `NoRegion`, `BadArgument`, `BadAddress`, `Quota`.
 pub fn region_window(space: Selector, base: u64, length: u64, window: u64) -> Result<(), Error> {
     plain(CallNumber::RegionWindow, &[sel(space), base, length, window]).map(drop)
+}
+
+/// Divides a region of a space (zero: the own one) in two at a page inside.
+///
+/// # Errors
+/// `NoRegion`, `BadArgument`, `BadState`, `Quota`.
+pub fn region_split(
+    space: Selector,
+    base: u64,
+    length: u64,
+    at: u64,
+    tag: u64,
+) -> Result<(), Error> {
+    plain(CallNumber::RegionSplit, &[sel(space), base, length, at, tag]).map(drop)
+}
+
+/// Moves a region of a space (zero: the own one).
+///
+/// # Errors
+/// `NoRegion`, `BadArgument`, `BadAddress`, `BadState`, `Overlap`.
+pub fn region_move(space: Selector, base: u64, length: u64, to: u64) -> Result<(), Error> {
+    plain(CallNumber::RegionMove, &[sel(space), base, length, to]).map(drop)
+}
+
+/// Changes the rights of a region of a space (zero: the own one).
+///
+/// # Errors
+/// `NoRegion`, `BadArgument`.
+pub fn region_rights(
+    space: Selector,
+    base: u64,
+    length: u64,
+    rights: MemRights,
+) -> Result<(), Error> {
+    plain(CallNumber::RegionRights, &[sel(space), base, length, rights.bits()]).map(drop)
 }
 
 /// Maps memory ahead of faults.

@@ -14,11 +14,7 @@ pub fn region_bind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), 
     let space = args::space_or_own(k, own, a[0], ObjRights::CONTROL)?;
     let target = k.spaces.get(space)?;
     let range = Range::new(a[1], a[2], target.limit())?;
-    let rights = args::mem_rights(a[5])?;
-    let both = MemRights::WRITE | MemRights::EXEC;
-    if target.kind == SpaceKind::Native && rights.contains(both) {
-        return Err(Error::BadArgument);
-    }
+    let rights = rights_of_region(target.kind, a[5])?;
     if !matches!(a[6], 12 | 21 | 30) {
         return Err(Error::BadArgument);
     }
@@ -35,19 +31,9 @@ pub fn region_bind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), 
         return Err(Error::Cycle);
     }
     k.charge(space, REGION_COST)?;
-    let rights = rights | MemRights::READ;
     let binding = Binding { portal, manager, tag: a[4], rights, hint: a[6] as u8, window: None };
     k.spaces.get_mut(space)?.regions.bind(range, binding)?;
-    if let Some(portal) = portal.and_then(|p| k.portals.get_mut(p).ok()) {
-        portal.references += 1;
-    }
-    if let Some(manager) = manager {
-        let managers = &mut k.spaces.get_mut(space)?.managers;
-        match managers.iter_mut().find(|(id, _)| *id == manager) {
-            Some((_, count)) => *count += 1,
-            None => managers.push((manager, 1)),
-        }
-    }
+    refer(k, space, &binding);
     Ok(())
 }
 
@@ -80,15 +66,101 @@ pub fn region_unbind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<()
     let id = args::space_or_own(k, own, a[0], ObjRights::CONTROL)?;
     let space = k.spaces.get(id)?;
     let range = Range::new(a[1], a[2], space.limit())?;
-    if space.regions.find(range.base).is_none_or(|(found, _)| found != range) {
-        return Err(Error::NoRegion);
-    }
+    space.regions.get(range)?;
     k.unmap_from(id, range)?;
     k.close_windows(id, range);
     let binding = k.spaces.get_mut(id)?.regions.unbind(range)?;
     k.release_binding(id, range, &binding);
     k.credit(id, REGION_COST);
     Ok(())
+}
+
+/// A region, exactly as it was bound, of a space that the caller controls.
+fn controlled(
+    k: &Kernel,
+    own: Id<Space>,
+    a: &[u64; 10],
+) -> Result<(Id<Space>, Range, Binding), Error> {
+    let id = args::space_or_own(k, own, a[0], ObjRights::CONTROL)?;
+    let space = k.spaces.get(id)?;
+    let range = Range::new(a[1], a[2], space.limit())?;
+    let binding = *space.regions.get(range)?;
+    Ok((id, range, binding))
+}
+
+/// A region that has a window, or in which windows lie, keeps its place and its length: the other
+/// side would have to follow.
+fn movable(
+    k: &Kernel,
+    own: Id<Space>,
+    a: &[u64; 10],
+) -> Result<(Id<Space>, Range, Binding), Error> {
+    let (id, range, binding) = controlled(k, own, a)?;
+    if binding.window.is_some() || k.has_windows(id, range) {
+        return Err(Error::BadState);
+    }
+    Ok((id, range, binding))
+}
+
+/// `RegionSplit(space, base, length, address, tag)`.
+pub fn region_split(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
+    let (id, range, binding) = movable(k, own, a)?;
+    k.charge(id, REGION_COST)?;
+    let regions = &mut k.spaces.get_mut(id)?.regions;
+    let (_, upper) = match regions.split(range, a[3]) {
+        Ok(parts) => parts,
+        Err(error) => {
+            k.credit(id, REGION_COST);
+            return Err(error);
+        }
+    };
+    regions.get_mut(upper)?.tag = a[4];
+    refer(k, id, &binding);
+    Ok(())
+}
+
+/// `RegionMove(space, base, length, new base)`.
+pub fn region_move(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
+    let (id, range, _) = movable(k, own, a)?;
+    let to = Range::new(a[3], a[2], k.spaces.get(id)?.limit())?;
+    k.spaces.get_mut(id)?.regions.relocate(range, to)?;
+    k.unmap_from(id, range).inspect_err(|_| {
+        // Nothing is in the old place's way, for it has just been left.
+        let _ = k.spaces.get_mut(id).and_then(|s| s.regions.relocate(to, range));
+    })
+}
+
+/// `RegionRights(space, base, length, rights)`.
+pub fn region_rights(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
+    let (id, range, binding) = controlled(k, own, a)?;
+    let rights = rights_of_region(k.spaces.get(id)?.kind, a[3])?;
+    if !rights.contains(binding.rights) {
+        k.unmap_from(id, range)?;
+    }
+    k.spaces.get_mut(id)?.regions.get_mut(range)?.rights = rights;
+    Ok(())
+}
+
+/// Rights that a region of such a space can have.
+fn rights_of_region(kind: SpaceKind, raw: u64) -> Result<MemRights, Error> {
+    let rights = args::mem_rights(raw)?;
+    let both = MemRights::WRITE | MemRights::EXEC;
+    if kind == SpaceKind::Native && rights.contains(both) {
+        return Err(Error::BadArgument);
+    }
+    Ok(rights | MemRights::READ)
+}
+
+/// A region of a space has come to refer to what its binding names.
+fn refer(k: &mut Kernel, id: Id<Space>, binding: &Binding) {
+    if let Some(portal) = binding.portal.and_then(|p| k.portals.get_mut(p).ok()) {
+        portal.references += 1;
+    }
+    let (Some(manager), Ok(space)) = (binding.manager, k.spaces.get_mut(id)) else { return };
+    match space.managers.iter_mut().find(|(id, _)| *id == manager) {
+        Some((_, count)) => *count += 1,
+        None => space.managers.push((manager, 1)),
+    }
 }
 
 /// The region that covers a range and that the caller may fill: a pinned one for the holder of

@@ -186,6 +186,9 @@ fn other(k: &mut Kernel, cpu: usize, id: Id<Thread>, number: CallNumber, a: &[u6
         N::SpaceQuota => control::space_quota(k, space, a),
         N::RegionList => memory::region_list(k, space, a),
         N::RegionWindow => memory::region_window(k, space, a).into(),
+        N::RegionSplit => memory::region_split(k, space, a).into(),
+        N::RegionMove => memory::region_move(k, space, a).into(),
+        N::RegionRights => memory::region_rights(k, space, a).into(),
         N::TraceMask => control::trace_mask(k, space, a).into(),
     }
 }

@@ -173,6 +173,19 @@ impl Tables {
         length: u64,
         frames: &mut impl FrameSource,
     ) -> Result<bool, NoFrames> {
+        if length == PAGE_SIZE && self.find_near(at) {
+            let entry = slot(self.near.table, 0, at);
+            let old = phys::read64(entry);
+            if old & PRESENT == 0 {
+                return Ok(false);
+            }
+            phys::write64(entry, 0);
+            if !phys::is_zero_around(entry) {
+                return Ok(true);
+            }
+            // The table is to go too.
+            phys::write64(entry, old);
+        }
         self.near = Near::NONE;
         unmap_level(self.root, ROOT_LEVEL, at, at + length, frames)
     }
@@ -203,18 +216,25 @@ impl Tables {
     /// The page at an address; remembers its table.
     #[inline]
     pub fn walk_near(&mut self, at: u64) -> Option<Leaf> {
+        self.find_near(at);
+        self.walk(at)
+    }
+
+    /// Makes the table of 4 KiB pages around an address the near one; false when there is none.
+    #[inline]
+    fn find_near(&mut self, at: u64) -> bool {
         if !self.near.covers(at) {
             let mut table = self.root;
             for level in (1..=ROOT_LEVEL).rev() {
                 let entry = phys::read64(slot(table, level, at));
                 if entry & PRESENT == 0 || is_leaf(entry, level) {
-                    return self.walk(at);
+                    return false;
                 }
                 table = HostPhys(entry & ADDRESS);
             }
             self.near = Near { block: at / LARGE_PAGE_SIZE, table };
         }
-        self.walk(at)
+        true
     }
 
     /// Frees all tables. No processor may use them any more.

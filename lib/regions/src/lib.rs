@@ -7,6 +7,7 @@ extern crate alloc;
 
 use abi::{Error, PAGE_SIZE, SpaceAddr};
 use alloc::collections::BTreeMap;
+use alloc::collections::btree_map::Entry;
 
 /// A range of addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -116,17 +117,28 @@ impl<B> RegionMap<B> {
     /// # Errors
     /// `NoRegion` when there is none with this base and length.
     pub fn unbind(&mut self, range: Range) -> Result<B, Error> {
-        match self.regions.get(&range.base.0) {
-            Some((length, _)) if *length == range.length => {}
-            _ => return Err(Error::NoRegion),
+        match self.regions.entry(range.base.0) {
+            Entry::Occupied(entry) if entry.get().0 == range.length => {
+                self.recent = None;
+                Ok(entry.remove().1)
+            }
+            _ => Err(Error::NoRegion),
         }
-        self.recent = None;
-        self.regions.remove(&range.base.0).map(|(_, binding)| binding).ok_or(Error::NoRegion)
+    }
+
+    /// The binding of exactly this region.
+    ///
+    /// # Errors
+    /// `NoRegion` when there is none with this base and length.
+    pub fn get(&self, range: Range) -> Result<&B, Error> {
+        match self.regions.get(&range.base.0) {
+            Some((length, binding)) if *length == range.length => Ok(binding),
+            _ => Err(Error::NoRegion),
+        }
     }
 
     /// The region that an address lies in.
     #[must_use]
-    #[inline]
     pub fn find(&self, address: SpaceAddr) -> Option<(Range, &B)> {
         let (base, (length, binding)) = self.regions.range(..=address.0).next_back()?;
         let range = Range { base: SpaceAddr(*base), length: *length };
@@ -144,6 +156,48 @@ impl<B> RegionMap<B> {
             self.recent = Some((range, *binding));
         }
         self.recent.as_ref().map(|(range, binding)| (*range, binding))
+    }
+
+    /// Divides exactly this region in two at an address. Both parts are bound alike.
+    ///
+    /// # Errors
+    /// `NoRegion` when there is none with this base and length, `BadArgument` when the address is
+    /// not that of a page inside, other than the first; nothing changes then.
+    pub fn split(&mut self, range: Range, at: u64) -> Result<(Range, Range), Error>
+    where
+        B: Copy,
+    {
+        let binding = *self.get(range)?;
+        let inside = range.contains(at) && at != range.base.0;
+        if !inside || !at.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::BadArgument);
+        }
+        let lower = Range { base: range.base, length: at - range.base.0 };
+        let upper = Range { base: SpaceAddr(at), length: range.end() - at };
+        self.unbind(range)?;
+        self.bind(lower, binding)?;
+        self.bind(upper, binding)?;
+        Ok((lower, upper))
+    }
+
+    /// Moves exactly this region to another place of the same length, which it may overlap.
+    ///
+    /// # Errors
+    /// `NoRegion` when there is none with this base and length, `BadArgument` for another length,
+    /// `Overlap` when another region is in the way; nothing changes then.
+    pub fn relocate(&mut self, range: Range, to: Range) -> Result<(), Error>
+    where
+        B: Copy,
+    {
+        if range.length != to.length {
+            return Err(Error::BadArgument);
+        }
+        let binding = self.unbind(range)?;
+        let moved = self.bind(to, binding);
+        if moved.is_err() {
+            self.bind(range, binding)?;
+        }
+        moved
     }
 
     /// Changes the binding of exactly this region.

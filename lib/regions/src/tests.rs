@@ -51,36 +51,86 @@ fn a_changed_binding_is_found() {
     assert_eq!(map.find_near(SpaceAddr(PAGE_SIZE)).map(|f| *f.1), Some('a'));
     *map.get_mut(pages(1, 2)).unwrap() = 'b';
     assert_eq!(map.find_near(SpaceAddr(2 * PAGE_SIZE)).map(|f| *f.1), Some('b'));
+    assert_eq!(map.get(pages(1, 2)), Ok(&'b'));
+    assert_eq!(map.get(pages(1, 1)), Err(Error::NoRegion));
     assert_eq!(map.get_mut(pages(1, 1)), Err(Error::NoRegion));
+}
+
+/// What each page is bound to.
+type Model = [Option<usize>; 90];
+
+/// Binds (0..=2), divides (3), moves (4) or removes (5) in map and model alike. `other`: a page to
+/// divide at or to move to.
+fn step(
+    map: &mut RegionMap<usize>,
+    model: &mut Model,
+    step: usize,
+    (base, length, what, other): (u64, u64, u8, u64),
+) -> Result<(), TestCaseError> {
+    // Most ranges are those of no region: often take the one that is there.
+    let range = match map.find(SpaceAddr(base * PAGE_SIZE)) {
+        Some((found, _)) if what > 1 => found,
+        _ => pages(base, length),
+    };
+    let (first, count) = (range.base.0 / PAGE_SIZE, range.length / PAGE_SIZE);
+    let own = first as usize..(first + count) as usize;
+    let exact = map.get(range).ok().copied();
+    let free =
+        |model: &Model, slots: std::ops::Range<usize>| model[slots].iter().all(Option::is_none);
+    match what {
+        0..=2 if exact.is_none() => {
+            let fits = free(model, own.clone());
+            prop_assert_eq!(map.bind(range, step).is_ok(), fits);
+            if fits {
+                model[own].fill(Some(step));
+            }
+        }
+        3 => {
+            let at = other * PAGE_SIZE;
+            let fits = exact.is_some() && range.contains(at) && at != range.base.0;
+            let parts = map.split(range, at);
+            prop_assert_eq!(parts.is_ok(), fits);
+            if let Ok((_, upper)) = parts {
+                *map.get_mut(upper).unwrap() = step;
+                model[other as usize..own.end].fill(Some(step));
+            }
+        }
+        4 => {
+            let to = pages(other, count);
+            let new = other as usize..(other + count) as usize;
+            let mut after = *model;
+            if exact.is_some() {
+                after[own].fill(None);
+            }
+            let fits = exact.is_some() && free(&after, new.clone());
+            prop_assert_eq!(map.relocate(range, to).is_ok(), fits);
+            if fits {
+                after[new].fill(exact);
+                *model = after;
+            }
+        }
+        _ => {
+            prop_assert_eq!(map.unbind(range).ok(), exact);
+            if exact.is_some() {
+                model[own].fill(None);
+            }
+        }
+    }
+    Ok(())
 }
 
 proptest! {
     /// The map agrees with a page-by-page array, and its regions stay disjoint.
     #[test]
-    fn behaves_like_an_array(steps in proptest::collection::vec((0u64..64, 1u64..16, any::<bool>()), 0..200)) {
+    fn behaves_like_an_array(steps in proptest::collection::vec((0u64..64, 1u64..16, 0u8..6, 0u64..70), 0..200)) {
         let mut map = RegionMap::new();
-        let mut model = [None; 80];
-        for (step, (base, length, bind)) in steps.into_iter().enumerate() {
-            let range = pages(base, length);
-            let slots = base as usize..(base + length) as usize;
-            if bind {
-                let free = model[slots.clone()].iter().all(Option::is_none);
-                prop_assert_eq!(map.bind(range, step).is_ok(), free);
-                if free {
-                    model[slots].fill(Some(step));
-                }
-            } else {
-                let exact = map.find(SpaceAddr(base * PAGE_SIZE)).is_some_and(|f| f.0 == range);
-                prop_assert_eq!(map.unbind(range).is_ok(), exact);
-                if exact {
-                    model[slots].fill(None);
-                }
-            }
+        let mut model = [None; 90];
+        for (number, what) in steps.into_iter().enumerate() {
+            step(&mut map, &mut model, number, what)?;
             for (page, expected) in model.iter().enumerate() {
-                let found = map.find(SpaceAddr(page as u64 * PAGE_SIZE + 5));
-                prop_assert_eq!(found.map(|f| *f.1), *expected);
-                let found = map.find_near(SpaceAddr(page as u64 * PAGE_SIZE + 5));
-                prop_assert_eq!(found.map(|f| *f.1), *expected);
+                let at = SpaceAddr(page as u64 * PAGE_SIZE + 5);
+                prop_assert_eq!(map.find(at).map(|f| *f.1), *expected);
+                prop_assert_eq!(map.find_near(at).map(|f| *f.1), *expected);
             }
         }
         let mut end = 0;

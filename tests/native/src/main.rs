@@ -17,6 +17,7 @@ mod illegal;
 mod ipc;
 mod memory;
 mod programs;
+mod regions;
 mod several;
 mod stress;
 mod system;
@@ -36,12 +37,13 @@ type Test = (&'static str, fn() -> Outcome);
 fn main(_thread: u64) -> ! {
     prepare();
     let (mut passed, mut failed) = (0u64, 0u64);
-    let groups: [&[Test]; 12] = [
+    let groups: [&[Test]; 13] = [
         calls::TESTS,
         memory::TESTS,
         ipc::TESTS,
         faults::TESTS,
         windows::TESTS,
+        regions::TESTS,
         programs::TESTS,
         ends::TESTS,
         several::TESTS,

@@ -7,7 +7,7 @@ use rt::sys;
 #[derive(Clone, Copy, Default)]
 pub struct Counts {
     /// Ticks of the time-stamp counter.
-    pub ticks: u64,
+    ticks: u64,
     entries: u64,
     switches: u64,
     spaces: u64,
@@ -51,6 +51,13 @@ impl Start {
             exits: count(SystemCounter::VmExits) - self.0.exits,
             faults: count(SystemCounter::Faults) - self.0.faults,
         }
+    }
+}
+
+impl Counts {
+    /// Without the instructions of something else.
+    pub fn without(self, other: Self) -> Self {
+        Self { ticks: self.ticks.saturating_sub(other.ticks), ..self }
     }
 }
 
