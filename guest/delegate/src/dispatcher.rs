@@ -50,6 +50,7 @@ pub fn run<H: Hypervisor>(hypervisor: H, spin: Duration) -> io::Result<()> {
 /// As [`run`].
 pub fn run_with<H: Hypervisor>(hypervisor: H, pool: Arc<Pool>, spin: Duration) -> io::Result<()> {
     prepare()?;
+    crate::identity::set_dispatcher();
     // Nobody ever writes: the delegates see the end of the pipe when this process ends.
     let (lifeline, _held) = pipe_with(PipeFlags::CLOEXEC)?;
     let process = Process::dispatcher(hypervisor, pool, Arc::new(lifeline), spin);

@@ -6,6 +6,7 @@ use rustix::process::{Gid, Uid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicI32, Ordering};
 use wire::{Credentials, Identity};
 
 /// The identity of a delegate that has not been told more.
@@ -44,12 +45,22 @@ pub fn act_as(whom: &Identity, groups: &[u32]) -> io::Result<()> {
     Ok(thread::set_capabilities(None, sets)?)
 }
 
-/// Takes over a descriptor of another process of the hierarchy, with the dispatcher's rights.
+/// Pid of the dispatcher: its descendants inherit the word.
+static DISPATCHER: AtomicI32 = AtomicI32::new(0);
+
+/// The calling process is the dispatcher.
+pub fn set_dispatcher() {
+    DISPATCHER.store(rustix::process::getpid().as_raw_nonzero().get(), Ordering::Relaxed);
+}
+
+/// Takes over a descriptor of another process of the hierarchy (0: the dispatcher), with the
+/// dispatcher's rights.
 ///
 /// # Errors
 /// As `pidfd_open(2)` and `pidfd_getfd(2)`.
 pub fn fetch(pid: i32, fd: i32) -> io::Result<OwnedFd> {
     use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
+    let pid = if pid == 0 { DISPATCHER.load(Ordering::Relaxed) } else { pid };
     let pid = (pid > 0).then(|| Pid::from_raw(pid)).flatten().ok_or(io::ErrorKind::InvalidInput)?;
     let before = thread::capabilities(None)?;
     raise()?;

@@ -1,4 +1,5 @@
 //! What all parts of the engine share.
+use crate::calls::{Passing, forget_passing};
 use crate::delegate::{Delegate, Delegates, Life};
 use crate::space::{Exec, Space};
 use crate::spelling::TrustList;
@@ -27,6 +28,8 @@ pub struct Core {
     pub execs: RefCell<Vec<Rc<Exec>>>,
     /// Wake sockets.
     pub wakes: Wakes,
+    /// Descriptors on their way from one process to another.
+    pub passing: RefCell<Vec<Passing>>,
     /// Delegates.
     pub delegates: Delegates,
     /// Totals.
@@ -50,6 +53,7 @@ impl Core {
             spaces: RefCell::default(),
             execs: RefCell::default(),
             wakes: Wakes::default(),
+            passing: RefCell::default(),
             delegates: Delegates::default(),
             counters: Counters::default(),
             verbose: Cell::new(false),
@@ -136,6 +140,9 @@ impl Core {
             }
             self.delegates.dismiss(&delegate);
         }
+        if self.spaces.borrow().is_empty() {
+            forget_passing(self);
+        }
         self.pump();
     }
 
@@ -156,13 +163,14 @@ impl Core {
     /// The delegate's descriptor that has to be closed, when nothing of this table uses the
     /// resource any more. It is taken off the books.
     pub fn unused(&self, table: &Table, resource: &Resource) -> Option<(Rc<Delegate>, i32)> {
-        let State::Remote(fd) = resource.state.get() else { return None };
+        let State::Remote(_) = resource.state.get() else { return None };
         if !table.is_unused(resource) {
             return None;
         }
-        table.standing.forget(fd);
         let delegate = table.delegate.borrow().clone()?;
-        resource.holders.borrow_mut().remove(&delegate.id).then_some((delegate, fd))
+        let fd = resource.holders.borrow_mut().remove(&delegate.id)?;
+        table.standing.forget(fd);
+        Some((delegate, fd))
     }
 
     /// The table's delegate, if it lives; a new one of the dispatcher's where it does not.
@@ -200,7 +208,7 @@ impl Core {
     }
 
     /// The tables of all processes, children that are still to come included.
-    fn tables(&self) -> Vec<Rc<Table>> {
+    pub(crate) fn tables(&self) -> Vec<Rc<Table>> {
         let mut tables = Vec::new();
         for space in self.spaces.borrow().iter() {
             tables.push(space.table.clone());

@@ -182,10 +182,10 @@ impl Cx {
     /// `ECONNRESET` when its delegate is gone (`EIO` for sockets without connections).
     pub fn remote_fd(&self, resource: &Resource) -> Result<i32, Errno> {
         let lost = if resource.is_stream() { Errno::ECONNRESET } else { Errno::EIO };
-        let State::Remote(fd) = resource.state.get() else { return Err(lost) };
+        let State::Remote(_) = resource.state.get() else { return Err(lost) };
         let delegate = self.table.delegate.borrow();
         let delegate = delegate.as_ref().filter(|d| d.life() != Life::Dead).ok_or(lost)?;
-        if resource.holders.borrow().contains(&delegate.id) { Ok(fd) } else { Err(lost) }
+        resource.holders.borrow().get(&delegate.id).copied().ok_or(lost)
     }
 
     // ----- waiting -----

@@ -3,7 +3,7 @@ use crate::calls::Identity;
 use crate::delegate::{Delegate, Standing};
 use crate::filter::Filters;
 use crate::wake::Wake;
-use alloc::collections::{BTreeMap, BTreeSet};
+use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
@@ -53,8 +53,8 @@ pub struct Resource {
     pub send_timeout: Cell<u64>,
     /// Options to be replayed.
     pub options: RefCell<Vec<OptionSet>>,
-    /// Delegates that have the remote socket.
-    pub holders: RefCell<BTreeSet<u32>>,
+    /// Delegates that have the remote socket, and its number there.
+    pub holders: RefCell<BTreeMap<u32, i32>>,
 }
 
 /// Options that are remembered for a socket that has not committed; more are an error.
@@ -108,6 +108,10 @@ pub struct Table {
     pub standing: Standing,
     /// Whom its delegate acts as.
     pub identity: RefCell<Rc<Identity>>,
+    /// Process id, zero while it is not known.
+    pub pid: Cell<i32>,
+    /// Sockets are on their way to somebody: what this process receives is looked at.
+    pub expects: Cell<bool>,
     /// The process's own seccomp filters.
     pub filters: Filters,
     /// What the process's capabilities are worth.
@@ -133,6 +137,8 @@ impl Table {
             delegate: RefCell::default(),
             standing: Standing::default(),
             identity: RefCell::default(),
+            pid: Cell::new(0),
+            expects: Cell::new(false),
             filters: Filters::default(),
             namespace: Cell::default(),
             in_exec: Cell::new(false),
@@ -147,6 +153,7 @@ impl Table {
         let copy = Self { filters: self.filters.clone(), ..Self::new(id) };
         copy.entries.borrow_mut().clone_from(&self.entries.borrow());
         copy.identity.borrow_mut().clone_from(&self.identity.borrow());
+        copy.expects.set(self.expects.get());
         copy.namespace.set(self.namespace.get());
         let mut inherited: Vec<i32> = self.wakes.borrow().iter().map(|w| w.fd).collect();
         inherited.extend(self.inherited.borrow().iter());

@@ -18,6 +18,7 @@ mod killed_service_vm;
 mod listening;
 mod programs;
 mod rig;
+mod rights;
 mod soak;
 mod status;
 mod untrusted;
@@ -46,6 +47,7 @@ const SCENARIOS: &[Scenario] = &[
     ("four_at_once", four_at_once::run),
     ("server_reached_from_the_host", listening::run),
     ("programs", programs::run),
+    ("rights", rights::run),
     ("status_and_streams", status::run),
     ("killed_delegate", killed_delegate::run),
     ("killed_dispatcher", killed_dispatcher::run),

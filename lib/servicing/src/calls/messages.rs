@@ -4,7 +4,6 @@ use super::transfer::{Buffers, Extra, destination, receive, send};
 use crate::cx::Cx;
 use crate::space::Outcome;
 use crate::table::{Entry, State};
-use crate::world::Kind;
 use alloc::vec::Vec;
 use linux_abi::{
     Errno, MMsgHdr, MSG_CTRUNC, MSG_DONTWAIT, MSG_WAITFORONE, MsgHdr, SCM_RIGHTS, SOL_SOCKET,
@@ -88,7 +87,7 @@ async fn receive_one(cx: &Cx, entry: &Entry, at: u64, flags: u32) -> Result<i64,
         cx.write(at.wrapping_add(MsgHdr::NAME_LENGTH_AT), &0u32.to_le_bytes()).await?;
     }
     // Descriptors cannot come over an internet socket: whatever claims so is dropped.
-    let foreign = passes_descriptors(&received.control, |_| true);
+    let foreign = !descriptors(&received.control).is_empty();
     let control: &[u8] = if foreign { &[] } else { &received.control };
     if room > 0 {
         cx.write(message.control, control).await?;
@@ -141,32 +140,44 @@ pub async fn recvmmsg(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     Ok(Outcome::Return(received))
 }
 
-/// `sendmsg` and `sendmmsg` on a local socket: remote descriptors cannot be passed on.
-pub async fn local_send(cx: &Cx) -> Result<Outcome, Errno> {
-    let count = if cx.number == nr::sendmmsg { u64::from(cx.arguments[2] as u32) } else { 1 };
-    for n in 0..count.min(MESSAGES_MAX) {
-        let message = header(cx, cx.arguments[1].wrapping_add(n * MMsgHdr::SIZE)).await?;
-        if message.control_length == 0 || message.control_length > CONTROL_SCAN {
-            continue;
-        }
-        let control = cx.bytes(message.control, message.control_length as usize).await?;
-        let remote = |fd: i32| {
-            let entry = cx.table.get(fd as u64);
-            entry.is_some_and(|e| e.resource.state.get() != State::Local)
-        };
-        if passes_descriptors(&control, remote) {
-            cx.note(Kind::Refused);
-            super::log_refusal(cx, Errno::EOPNOTSUPP);
-            return Err(Errno::EOPNOTSUPP);
-        }
+/// Descriptors in a message.
+pub struct Rights(pub Vec<i32>);
+
+/// Descriptors in the ancillary data of the `n`th message of a call.
+///
+/// # Errors
+/// `EFAULT`.
+pub async fn rights(cx: &Cx, n: u64) -> Result<Rights, Errno> {
+    let message = header(cx, cx.arguments[1].wrapping_add(n * MMsgHdr::SIZE)).await?;
+    if message.control_length == 0 || message.control_length > CONTROL_SCAN {
+        return Ok(Rights(Vec::new()));
     }
-    Ok(Outcome::Reflect)
+    let control = cx.bytes(message.control, message.control_length as usize).await?;
+    Ok(Rights(descriptors(&control)))
 }
 
-/// True when ancillary data carry a descriptor that `matters`. Whatever is malformed is the
-/// kernel's to refuse.
-fn passes_descriptors(control: &[u8], matters: impl Fn(i32) -> bool) -> bool {
+/// `sendmsg` and `sendmmsg` on a local socket: it may carry descriptors that are not.
+pub async fn local_send(cx: &Cx) -> Result<Outcome, Errno> {
+    let count = if cx.number == nr::sendmmsg { u64::from(cx.arguments[2] as u32) } else { 1 };
+    let mut passed = Vec::new();
+    for n in 0..count.min(MESSAGES_MAX) {
+        // Whatever cannot be read is the kernel's to refuse.
+        let Ok(Rights(descriptors)) = rights(cx, n).await else { return Ok(Outcome::Reflect) };
+        passed.extend(descriptors.into_iter().filter(|fd| {
+            let entry = cx.table.get(*fd as u64);
+            entry.is_some_and(|e| e.resource.state.get() != State::Local)
+        }));
+    }
+    if passed.is_empty() {
+        return Ok(Outcome::Reflect);
+    }
+    super::passing::send(cx, passed).await
+}
+
+/// The descriptors that ancillary data carry. Whatever is malformed is the kernel's to refuse.
+fn descriptors(control: &[u8]) -> Vec<i32> {
     const HEADER: usize = 16;
+    let mut found = Vec::new();
     let mut rest = control;
     while let Some((header, _)) = rest.split_first_chunk::<HEADER>() {
         let word = |at: usize| {
@@ -176,21 +187,15 @@ fn passes_descriptors(control: &[u8], matters: impl Fn(i32) -> bool) -> bool {
         };
         let mut length = [0; 8];
         length.copy_from_slice(&header[..8]);
-        let Ok(length) = usize::try_from(u64::from_le_bytes(length)) else { return false };
-        let Some(data) = rest.get(HEADER..length) else { return false };
+        let Ok(length) = usize::try_from(u64::from_le_bytes(length)) else { break };
+        let Some(data) = rest.get(HEADER..length) else { break };
         if word(8) == SOL_SOCKET && word(12) == SCM_RIGHTS {
-            let mut numbers = data.chunks_exact(4).map(|c| {
-                let mut b = [0; 4];
-                b.copy_from_slice(c);
-                i32::from_le_bytes(b)
-            });
-            if numbers.any(&matters) {
-                return true;
-            }
+            let (numbers, _) = data.as_chunks();
+            found.extend(numbers.iter().map(|b| i32::from_le_bytes(*b)));
         }
         rest = rest.get(length.next_multiple_of(8)..).unwrap_or(&[]);
     }
-    false
+    found
 }
 
 #[cfg(test)]
@@ -214,17 +219,16 @@ mod tests {
     fn descriptors_are_found_behind_other_data() {
         let mut control = rights(&[3]);
         control.extend(rights(&[5, 9]));
-        assert!(passes_descriptors(&control, |fd| fd == 9));
-        assert!(!passes_descriptors(&control, |fd| fd == 4));
+        assert_eq!(descriptors(&control), [3, 5, 9]);
     }
 
     proptest! {
         #[test]
         fn garbage_is_survived(bytes in proptest::collection::vec(any::<u8>(), 0..100), huge: u64) {
-            let _ = passes_descriptors(&bytes, |_| false);
+            let _ = descriptors(&bytes);
             let mut control = rights(&[1]);
             control[..8].copy_from_slice(&huge.to_le_bytes());
-            let _ = passes_descriptors(&control, |_| true);
+            let _ = descriptors(&control);
         }
     }
 }

@@ -4,11 +4,13 @@
 mod descriptors;
 mod ids;
 mod messages;
+mod passing;
 mod poll;
 mod process;
 mod readiness;
 mod sandbox;
 mod socket;
+mod splice;
 mod split;
 mod transfer;
 
@@ -20,6 +22,7 @@ use alloc::rc::Rc;
 use linux_abi::{AF_INET, AF_INET6, CLONE_THREAD, Errno, name, nr};
 
 pub use ids::{Identity, introduce};
+pub use passing::{Passing, forget as forget_passing};
 pub use process::{adopt, enter_child, enter_program};
 pub use sandbox::screen;
 
@@ -59,6 +62,8 @@ pub fn verdict(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
         nr::dup2 | nr::dup3 | nr::poll | nr::ppoll | nr::select | nr::pselect6 if known => {
             Verdict::Serve
         }
+        nr::pidfd_getfd => Verdict::Serve,
+        nr::recvmsg | nr::recvmmsg if table.expects.get() => Verdict::Serve,
         // Descriptors in ancillary data.
         nr::sendmsg | nr::sendmmsg if known => Verdict::Serve,
         _ => by_descriptor(table, number, arguments),
@@ -109,7 +114,11 @@ async fn dispatch(cx: &Cx) -> Result<Outcome, Errno> {
         nr::dup2 | nr::dup3 => descriptors::dup_onto(cx).await,
         nr::poll | nr::ppoll => poll::poll(cx).await,
         nr::select | nr::pselect6 => poll::select(cx).await,
-        nr::sendfile => transfer::sendfile(cx).await,
+        nr::pidfd_getfd => passing::take(cx).await,
+        nr::splice => splice::splice(cx).await,
+        // They don't take sockets, and say so of the placeholder.
+        nr::tee | nr::vmsplice | nr::copy_file_range | nr::mmap => Ok(Outcome::Reflect),
+        nr::sendfile => splice::sendfile(cx).await,
         nr::epoll_ctl => epoll_ctl(cx),
         _ => with_descriptor(cx).await,
     }
@@ -120,6 +129,7 @@ async fn with_descriptor(cx: &Cx) -> Result<Outcome, Errno> {
     let Some(entry) = cx.table.get(cx.arguments[0]) else {
         return match cx.number {
             nr::sendmsg | nr::sendmmsg => messages::local_send(cx).await,
+            nr::recvmsg | nr::recvmmsg => passing::receive_messages(cx).await,
             _ => refuse(cx),
         };
     };
@@ -177,8 +187,53 @@ async fn remote(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
         nr::fstat | nr::newfstatat | nr::statx | nr::lseek | nr::fstatfs => Ok(Outcome::Reflect),
         // `ESPIPE`, for the same reason.
         nr::pread64 | nr::pwrite64 | nr::preadv | nr::pwritev => Ok(Outcome::Reflect),
+        nr::preadv2 | nr::pwritev2 => transfer::positioned(cx, entry).await,
+        number if concerns_kind(number) => Ok(Outcome::Reflect),
         _ => refuse(cx),
     }
+}
+
+/// Calls that no socket takes, and calls about paths, which a socket is not the beginning of. The
+/// placeholder gives the right answer; nothing of it reaches the network.
+const fn concerns_kind(number: u64) -> bool {
+    let files = matches!(
+        number,
+        nr::fsync
+            | nr::fdatasync
+            | nr::sync_file_range
+            | nr::ftruncate
+            | nr::fallocate
+            | nr::fadvise64
+            | nr::readahead
+            | nr::getdents
+            | nr::getdents64
+            | nr::fchdir
+            | nr::flock
+            | nr::fgetxattr
+            | nr::flistxattr
+            | nr::epoll_wait
+            | nr::epoll_pwait
+            | nr::epoll_pwait2
+    );
+    let paths = matches!(
+        number,
+        nr::openat
+            | nr::openat2
+            | nr::mkdirat
+            | nr::mknodat
+            | nr::fchownat
+            | nr::unlinkat
+            | nr::renameat
+            | nr::renameat2
+            | nr::linkat
+            | nr::readlinkat
+            | nr::fchmodat
+            | nr::faccessat
+            | nr::faccessat2
+            | nr::utimensat
+            | nr::futimesat
+    );
+    files || paths
 }
 
 fn epoll_ctl(cx: &Cx) -> Result<Outcome, Errno> {

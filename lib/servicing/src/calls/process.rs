@@ -162,8 +162,8 @@ async fn start_delegate(cx: &Cx, table: &Table) -> Result<(), Errno> {
     }
     for entry in table.entries.borrow().values() {
         let mut holders = entry.resource.holders.borrow_mut();
-        if holders.contains(&parent.id) {
-            holders.insert(delegate.id);
+        if let Some(fd) = holders.get(&parent.id).copied() {
+            holders.insert(delegate.id, fd);
         }
     }
     Ok(())
@@ -213,6 +213,7 @@ async fn prepare(cx: &Cx) -> Result<(), Errno> {
     check(cx.local_via(nr::mprotect, protect, Via::Original).await)?;
     cx.space.gate.set(Some(Gate { address, nonce }));
     super::sandbox::check_unfiltered(cx).await?;
+    cx.table.pid.set(check(cx.local(nr::getpid, [0; 6]).await).unwrap_or(0) as i32);
     // The lifeline: from now on the process's end is noticed.
     drop(cx.wake().await?);
     if cx.space.role == Role::Trusted {
@@ -229,6 +230,7 @@ pub async fn enter_child(cx: Rc<Cx>) -> Outcome {
     for fd in inherited {
         cx.local(nr::close, [fd as u64, 0, 0, 0, 0, 0]).await;
     }
+    cx.table.pid.set(check(cx.local(nr::getpid, [0; 6]).await).unwrap_or(0) as i32);
     match cx.wake().await {
         Ok(_) => cx.space.ready.set(true),
         Err(error) => {

@@ -122,7 +122,7 @@ pub async fn commit(cx: &Cx, resource: &Resource) -> Result<i32, Errno> {
     let (domain, kind, protocol) = (resource.domain, resource.kind, resource.protocol);
     let made = cx.ask(&lease, &Request::Socket { domain, kind, protocol }).await?;
     let fd = descriptor(made.value)?;
-    resource.holders.borrow_mut().insert(lease.delegate.id);
+    resource.holders.borrow_mut().insert(lease.delegate.id, fd);
     resource.state.set(State::Remote(fd));
     let options = resource.options.take();
     for OptionSet { level, name, value } in options {
@@ -131,6 +131,8 @@ pub async fn commit(cx: &Cx, resource: &Resource) -> Result<i32, Errno> {
         // The placeholder took it; where the delegate's kernel does not, the default stays.
         cx.ask(&lease, &Request::SetOption { fd, level, name, length }).await?;
     }
+    drop(lease);
+    super::passing::share(cx, resource).await;
     Ok(fd)
 }
 
@@ -244,7 +246,7 @@ pub async fn accept(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     };
     let accepted = cx.core.resource(resource.domain, resource.kind, resource.protocol);
     accepted.state.set(State::Remote(remote));
-    accepted.holders.borrow_mut().insert(delegate);
+    accepted.holders.borrow_mut().insert(delegate, remote);
     accepted.nonblocking.set(flags & SOCK_NONBLOCK != 0);
     let entry = Entry { resource: Rc::new(accepted), close_on_exec: flags & SOCK_CLOEXEC != 0 };
     // From here on the connection is closed again unless it gets its descriptor.

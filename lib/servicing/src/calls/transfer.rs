@@ -161,14 +161,19 @@ pub async fn send(cx: &Cx, entry: &Entry, buffers: &Buffers, extra: &Extra) -> R
         Ok(()) => {}
         Err(_) if sent > 0 => {}
         Err(Errno::EPIPE) if hold.resource.is_stream() && extra.flags & MSG_NOSIGNAL == 0 => {
-            let thread = cx.local(nr::gettid, [0; 6]).await;
-            cx.local(nr::tkill, [thread as u64, SIGPIPE, 0, 0, 0, 0]).await;
+            raise_pipe(cx).await;
             return Err(Errno::EPIPE);
         }
         Err(error) => return Err(error),
     }
     add(&cx.core.counters.bytes_out, sent);
     Ok(sent as i64)
+}
+
+/// `SIGPIPE` for the calling thread.
+pub async fn raise_pipe(cx: &Cx) {
+    let thread = cx.local(nr::gettid, [0; 6]).await;
+    cx.local(nr::tkill, [thread as u64, SIGPIPE, 0, 0, 0, 0]).await;
 }
 
 async fn send_all(
@@ -352,6 +357,21 @@ pub async fn write(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     Ok(Outcome::Return(send(cx, entry, &buffers, &plain(0)).await?))
 }
 
+/// Flags of `preadv2` that Linux 6.1 takes for sockets: `RWF_HIPRI`, `_DSYNC`, `_SYNC`, `_APPEND`,
+/// without any effect.
+const POSITIONED_FLAGS: u32 = 0x17;
+
+/// `preadv2` and `pwritev2`: sockets have no position.
+pub async fn positioned(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    if cx.arguments[3] != u64::MAX {
+        return Ok(Outcome::Reflect);
+    }
+    if cx.int(5) as u32 & !POSITIONED_FLAGS != 0 {
+        return Err(Errno::EOPNOTSUPP);
+    }
+    if cx.number == nr::preadv2 { readv(cx, entry).await } else { writev(cx, entry).await }
+}
+
 /// `writev`.
 pub async fn writev(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let buffers = Buffers::vectors(cx, cx.arguments[1], cx.arguments[2], Errno::EINVAL).await?;
@@ -394,65 +414,6 @@ pub async fn destination(cx: &Cx, entry: &Entry, address: &[u8]) -> Result<bool,
         check_remote_peer(cx, address)?;
     }
     Ok(true)
-}
-
-/// Bytes that `sendfile` moves at a time.
-const FILE_CHUNK: u64 = 128 << 10;
-
-/// `sendfile` from a local file to a remote socket: read by the program's own kernel into memory
-/// that is mapped for it, then sent.
-pub async fn sendfile(cx: &Cx) -> Result<Outcome, Errno> {
-    let [to, from, offset_at, count, ..] = cx.arguments;
-    let Some(entry) = cx.table.get(to) else { return super::refuse(cx) };
-    if !matches!(entry.resource.state.get(), State::Remote(_)) || cx.table.get(from).is_some() {
-        return super::refuse(cx);
-    }
-    let mut offset = match offset_at {
-        0 => None,
-        at => Some(i64::from_le_bytes(cx.array(at).await?)),
-    };
-    let flags = linux_abi::MAP_PRIVATE | linux_abi::MAP_ANONYMOUS;
-    let rights = linux_abi::PROT_READ | linux_abi::PROT_WRITE;
-    let map = [0, FILE_CHUNK, rights, flags, u64::MAX, 0];
-    let buffer = check(cx.local(nr::mmap, map).await)? as u64;
-    let mut total = 0u64;
-    let result = loop {
-        let want = (count.min(MAX_RW_COUNT) - total).min(FILE_CHUNK);
-        let read = match offset {
-            Some(at) => cx.local(nr::pread64, [from, buffer, want, at as u64, 0, 0]).await,
-            None => cx.local(nr::read, [from, buffer, want, 0, 0, 0]).await,
-        };
-        let length = match check(read) {
-            Ok(0) => break Ok(()),
-            Ok(n) => n as u64,
-            Err(error) => break Err(error),
-        };
-        let sent = match Buffers::one(buffer, length) {
-            Ok(buffers) => send(cx, &entry, &buffers, &plain(0)).await,
-            Err(error) => Err(error),
-        };
-        let n = *sent.as_ref().unwrap_or(&0) as u64;
-        total += n;
-        offset = offset.map(|at| at.saturating_add(n as i64));
-        if n < length && offset.is_none() {
-            // The file's own position goes back to what has been sent.
-            let back = (n as i64 - length as i64) as u64;
-            cx.local(nr::lseek, [from, back, 1, 0, 0, 0]).await;
-        }
-        match sent {
-            Ok(_) if n < length || total >= count.min(MAX_RW_COUNT) => break Ok(()),
-            Ok(_) => {}
-            Err(error) => break Err(error),
-        }
-    };
-    cx.local(nr::munmap, [buffer, FILE_CHUNK, 0, 0, 0, 0]).await;
-    if let (Some(offset), true) = (offset, offset_at != 0) {
-        cx.write(offset_at, &offset.to_le_bytes()).await?;
-    }
-    if total == 0 {
-        result?;
-    }
-    Ok(Outcome::Return(total as i64))
 }
 
 #[cfg(test)]

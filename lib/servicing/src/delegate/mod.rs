@@ -66,6 +66,8 @@ pub struct Delegate {
     /// When it was asked for.
     born: u64,
     life: Cell<Life>,
+    /// What came of the request to fork it: its pid.
+    birth: RefCell<Option<Rc<Completion>>>,
     slots: RefCell<Vec<Rc<Slot>>>,
     orders: RefCell<VecDeque<Order>>,
     spawning: Cell<u32>,
@@ -86,6 +88,7 @@ impl Delegate {
             token,
             born,
             life: Cell::new(Life::Starting),
+            birth: RefCell::default(),
             slots: RefCell::default(),
             orders: RefCell::default(),
             spawning: Cell::new(0),

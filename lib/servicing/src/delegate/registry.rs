@@ -57,7 +57,20 @@ impl Delegates {
         let delegate = Delegate::new(id, token, world.now(), self.activity.clone());
         self.list.borrow_mut().push(delegate.clone());
         let completion = parent.order(Request::Fork { delegate: id, token, credentials });
+        *delegate.birth.borrow_mut() = Some(completion.clone());
         (delegate, completion)
+    }
+
+    /// The pid of a living delegate, zero for the dispatcher.
+    #[must_use]
+    pub fn pid(&self, id: u32) -> Option<i32> {
+        if id == 0 {
+            return self.dispatcher().map(|_| 0);
+        }
+        let list = self.list.borrow();
+        let delegate = list.iter().find(|d| d.id == id && d.life.get() == Life::Ready)?;
+        let response = delegate.birth.borrow().as_ref()?.get()?;
+        i32::try_from(response.value).ok().filter(|pid| *pid > 0)
     }
 
     /// Ends a delegate whose process ended.

@@ -30,6 +30,7 @@ impl Look {
             | nr::clone
             | nr::clone3
             | nr::close_range
+            | nr::pidfd_getfd
             | nr::io_uring_setup
             | nr::io_uring_enter
             | nr::io_uring_register => Self::ALWAYS,

@@ -84,6 +84,8 @@ pub struct File {
     pub bytes: Rc<RefCell<VecDeque<u8>>>,
     pub connection: Option<Connection>,
     pub cloexec: bool,
+    /// Tells sockets apart, however many descriptors they have.
+    pub cookie: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -92,6 +94,7 @@ pub enum Kind {
     Inet,
     Vsock,
     Pipe,
+    Unix,
 }
 
 #[derive(Clone)]
@@ -100,6 +103,10 @@ pub struct Process {
     pub files: BTreeMap<i32, File>,
     next_map: u64,
     vmas: BTreeSet<u64>,
+    /// What the next message brings.
+    pub incoming: Option<File>,
+    /// Who is at the other end of local sockets.
+    pub peer: i32,
     /// Has a filter of somebody else's.
     pub filtered: bool,
     /// Effective user id, and that for files.
@@ -143,6 +150,7 @@ pub struct Guest {
     /// The upper half of all address spaces: entry 511 of the top table.
     kernel: u64,
     next_connection: u32,
+    next_cookie: u64,
     pub calls: Vec<u64>,
     pub exits: usize,
     pub iret: bool,
@@ -177,6 +185,7 @@ impl Guest {
             next_frame: 0x10_0000,
             kernel: 0,
             next_connection: 1,
+            next_cookie: 0,
             calls: Vec::new(),
             exits: 0,
             iret: false,
@@ -263,6 +272,8 @@ impl Guest {
             files: BTreeMap::new(),
             next_map: 0x1000_0000,
             vmas: BTreeSet::new(),
+            incoming: None,
+            peer: 0,
             filtered: false,
             uid: 1000,
             fsuid: 1000,

@@ -1,5 +1,7 @@
 //! The whole engine against a fake guest and a fake service VM.
+mod descriptors;
 mod guest;
+mod passing;
 mod processor;
 mod rights;
 mod sandbox;
@@ -302,10 +304,10 @@ fn absent_pages_are_populated_and_bad_pointers_are_faults() {
 #[test]
 fn what_is_not_covered_is_refused_not_done_locally() {
     let (mut g, p, fd) = connected();
-    assert_eq!(g.call(p, nr::splice, &[fd, 0, 0, 0, 10, 0]), -95);
+    assert_eq!(g.call(p, nr::fsetxattr, &[fd, 0, 0, 0, 10, 0]), -95);
     assert_eq!(g.call(p, nr::epoll_ctl, &[50, 1, fd, DATA]), -1);
     assert_eq!(g.call(p, nr::io_uring_setup, &[8, DATA]), -38);
-    assert!(g.world.lines.borrow().iter().any(|l| l.contains("splice")));
+    assert!(g.world.lines.borrow().iter().any(|l| l.contains("fsetxattr")));
     // The relay's own descriptors are not there for the program.
     let hidden = *g.processes[p].files.iter().find(|(_, f)| f.kind == Kind::Vsock).unwrap().0;
     assert_eq!(g.call(p, nr::close, &[hidden as u64]), -9);
@@ -333,16 +335,13 @@ fn duplicates_keep_the_socket_open() {
     assert!(g.world.net.sockets.borrow()[&key].closed);
 }
 
-#[test]
-fn a_fork_gets_a_delegate_with_the_same_sockets() {
-    let (mut g, p, fd) = connected();
+/// Forks, and lets the child come to life.
+fn fork(g: &mut Guest, p: usize) -> usize {
     let End::Child(pid, child) = g.begin(p, FS, RSP, nr::fork, &[]) else { panic!("no child") };
     assert_eq!(pid, 500);
     let mut at_gate = g.s;
-    let gate = g.processes[p].files.len();
-    assert!(gate > 0);
     // The child returns from the kernel to where the call was made to return: the gate.
-    let address = gate_address(&g, p);
+    let address = gate_address(g, p);
     at_gate.rip = 0xffff_ffff_8100_0000;
     at_gate.cpl = 0;
     at_gate.regs.r[abi::vcpu::reg::RCX] = address + 2;
@@ -350,6 +349,13 @@ fn a_fork_gets_a_delegate_with_the_same_sockets() {
     let end = g.child(&at_gate, child);
     assert_eq!(done(end), 0);
     g.events();
+    child
+}
+
+#[test]
+fn a_fork_gets_a_delegate_with_the_same_sockets() {
+    let (mut g, p, fd) = connected();
+    let child = fork(&mut g, p);
     assert_eq!(g.engine.census().processes, 2);
     assert_eq!(g.engine.census().delegates, 2);
     g.write(p, DATA, b"p");

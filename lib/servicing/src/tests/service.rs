@@ -46,6 +46,9 @@ pub enum News {
 /// By delegate and slot.
 type Identities = BTreeMap<(u32, u32), (wire::Identity, Vec<u8>)>;
 
+/// Pids of delegates are their numbers and this.
+const PIDS: i64 = 700;
+
 /// Sockets by delegate and descriptor.
 type Sockets = BTreeMap<(u32, i32), Sock>;
 
@@ -181,7 +184,7 @@ impl Service {
                 sockets.extend(inherited);
                 self.add_worker(memory, Kind::Worker, new, 0);
                 self.add_worker(memory, Kind::Worker, new, 1);
-                777
+                PIDS + i64::from(new)
             }
             Request::Spawn { slot } => {
                 self.add_worker(memory, Kind::Worker, delegate, slot);
@@ -191,6 +194,16 @@ impl Service {
                 let groups = copy(m, layout::PAYLOAD, whom.groups * 4);
                 self.identities.borrow_mut().insert((delegate, slot), (whom, groups));
                 0
+            }
+            Request::Fetch { pid, fd } => {
+                let source = if pid == 0 { 0 } else { (i64::from(pid) - PIDS) as u32 };
+                let Some(socket) = open(sockets, source, fd).map(|s| s.clone()) else {
+                    return Some(Response::value(-9));
+                };
+                self.next.set(self.next.get() + 1);
+                let new = 20 + self.next.get() as i32;
+                sockets.insert((delegate, new), socket);
+                i64::from(new)
             }
             Request::Ioctl { .. } | Request::Shutdown { .. } | Request::Nop | Request::Exit => 0,
             Request::Socket { .. }

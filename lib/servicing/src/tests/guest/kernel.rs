@@ -2,6 +2,9 @@
 use super::*;
 use crate::cpu::Saved;
 
+/// Pid of the first process.
+const FIRST_PID: i64 = 4242;
+
 pub enum Effect {
     Result(i64),
     Restart,
@@ -63,13 +66,54 @@ impl Guest {
             | nr::getgroups
             | nr::settimeofday
             | nr::unshare => self.ids(process, number, a),
-            nr::getpid => 4242,
+            nr::getpid => FIRST_PID + process as i64,
+            nr::getsockopt | nr::sendmsg | nr::recvmsg | nr::kcmp | nr::pidfd_getfd | nr::kill => {
+                self.passing(process, number, a)
+            }
             nr::munmap | nr::seccomp => 0,
             nr::futex => self.populate(process, [a[0], 0x1000, 23, 0, 0, 0]).min(0),
             nr::setsockopt | nr::listen | nr::bind => 0,
             nr::getppid => 1,
             _ => -38,
         }))
+    }
+
+    /// Descriptors on their way.
+    fn passing(&mut self, process: usize, number: u64, a: [u64; 6]) -> i64 {
+        let other = |pid: u64| (pid as i64 - FIRST_PID) as usize;
+        match number {
+            nr::getsockopt if a[2] == 57 => {
+                let cookie = self.processes[process].files[&(a[0] as i32)].cookie;
+                self.write(process, a[3], &cookie.to_le_bytes());
+                0
+            }
+            nr::getsockopt => {
+                let peer = self.processes[process].peer;
+                self.write(process, a[3], &peer.to_le_bytes());
+                0
+            }
+            nr::recvmsg => {
+                let Some(file) = self.processes[process].incoming.take() else { return -11 };
+                let fd = self.fd(process, 3, file) as i32;
+                let header = self.read(process, a[1], 56);
+                let control = u64::from_le_bytes(header[32..40].try_into().unwrap());
+                self.write(process, control, &super::super::passing::rights(&[fd]));
+                self.write(process, a[1] + 40, &24u64.to_le_bytes());
+                1
+            }
+            nr::kcmp => {
+                let one = &self.processes[other(a[0])].files[&(a[3] as i32)];
+                let two = self.processes.get(other(a[1])).and_then(|p| p.files.get(&(a[4] as i32)));
+                i64::from(two.is_none_or(|two| two.cookie != one.cookie))
+            }
+            nr::pidfd_getfd => {
+                let mut file = self.processes[a[0] as usize].files[&(a[1] as i32)].clone();
+                file.cloexec = true;
+                self.fd(process, 3, file)
+            }
+            nr::kill => 0,
+            _ => 1,
+        }
     }
 
     /// The own port of a virtual socket.
@@ -127,7 +171,9 @@ impl Guest {
             nr::socket => {
                 let kind = if a[0] == 40 { Kind::Vsock } else { Kind::Inet };
                 let cloexec = a[1] & 0o2000000 != 0;
-                self.fd(process, 3, File { kind, cloexec, ..File::default() })
+                self.next_cookie += 1;
+                let cookie = self.next_cookie;
+                self.fd(process, 3, File { kind, cloexec, cookie, ..File::default() })
             }
             nr::fcntl => match a[1] {
                 0 | 1030 => {

@@ -1,0 +1,134 @@
+//! Sockets that other processes come to have.
+use super::guest::{DATA, End, File, Guest, Kind};
+use super::{FS, RSP, address, connected, done, fork, trusted};
+use linux_abi::nr;
+use wire::Request;
+
+const UNIX: i32 = 60;
+
+/// Ancillary data that carry descriptors.
+pub fn rights(fds: &[i32]) -> Vec<u8> {
+    let mut out = (16 + 4 * fds.len() as u64).to_le_bytes().to_vec();
+    out.extend(1i32.to_le_bytes());
+    out.extend(1i32.to_le_bytes());
+    fds.iter().for_each(|fd| out.extend(fd.to_le_bytes()));
+    out.resize(out.len().next_multiple_of(8), 0);
+    out
+}
+
+/// Lays out a message with descriptors at `DATA`.
+fn message(g: &Guest, p: usize, control: &[u8]) {
+    let mut header = vec![0; 56];
+    header[32..40].copy_from_slice(&(DATA + 0x100).to_le_bytes());
+    header[40..48].copy_from_slice(&(control.len() as u64).to_le_bytes());
+    g.write(p, DATA, &header);
+    g.write(p, DATA + 0x100, control);
+}
+
+/// Calls again until the answer is there.
+fn patient(g: &mut Guest, p: usize, number: u64, args: &[u64]) -> i64 {
+    let mut end = g.begin(p, FS, RSP, number, args);
+    loop {
+        match end {
+            End::Blocked(b) => end = g.again(&b),
+            other => return done(other),
+        }
+    }
+}
+
+fn fetched(g: &Guest) -> usize {
+    let log = g.world.net.log.borrow();
+    log.iter().filter(|(_, r)| matches!(r, Request::Fetch { .. })).count()
+}
+
+#[test]
+fn a_socket_made_before_a_fork_is_remote_in_both() {
+    for child_connects in [true, false] {
+        let (mut g, p) = trusted();
+        let fd = g.call(p, nr::socket, &[2, 1, 0]) as u64;
+        let child = fork(&mut g, p);
+        let (first, second) = if child_connects { (child, p) } else { (p, child) };
+        g.write(first, DATA, &address([10, 0, 2, 2], 80));
+        assert_eq!(patient(&mut g, first, nr::connect, &[fd, DATA, 16]), 0);
+        assert_eq!(fetched(&g), 1);
+        assert_eq!(patient(&mut g, second, nr::write, &[fd, DATA, 1]), 1);
+        // Each has its own share.
+        assert_eq!(patient(&mut g, first, nr::close, &[fd]), 0);
+        assert_eq!(patient(&mut g, second, nr::write, &[fd, DATA, 1]), 1);
+        assert_eq!(patient(&mut g, second, nr::close, &[fd]), 0);
+        assert!(g.world.net.sockets.borrow().values().all(|s| s.closed));
+    }
+}
+
+/// A connected process, a trusted one beside it, and the socket on its way between them.
+fn sent() -> (Guest, usize, usize, u64, File) {
+    let (mut g, p, fd) = connected();
+    let other = fork(&mut g, p);
+    assert_eq!(patient(&mut g, other, nr::close, &[fd]), 0);
+    for process in [p, other] {
+        g.processes[process].files.insert(UNIX, File { kind: Kind::Unix, ..File::default() });
+    }
+    g.processes[p].peer = 4242 + other as i32;
+    let file = g.processes[p].files[&(fd as i32)].clone();
+    message(&g, p, &rights(&[fd as i32]));
+    assert_eq!(patient(&mut g, p, nr::sendmsg, &[UNIX as u64, DATA, 0]), 1);
+    (g, p, other, fd, file)
+}
+
+#[test]
+fn a_passed_descriptor_arrives_after_its_sender_is_gone() {
+    let (mut g, p, other, _, file) = sent();
+    g.kill(p);
+    g.processes[other].incoming = Some(file);
+    message(&g, other, &[0; 24]);
+    assert_eq!(patient(&mut g, other, nr::recvmsg, &[UNIX as u64, DATA, 0]), 1);
+    let new = i32::from_le_bytes(g.read(other, DATA + 0x110, 4).try_into().unwrap());
+    assert_eq!(patient(&mut g, other, nr::write, &[new as u64, DATA, 1]), 1);
+    g.events();
+    // The dispatcher's own share is gone; the next process does not have it.
+    let sockets = g.world.net.sockets.borrow();
+    let open: Vec<_> = sockets.iter().filter(|(_, s)| !s.closed).map(|((d, _), _)| *d).collect();
+    assert!(!open.contains(&0) && open.contains(&2), "{open:?}");
+}
+
+#[test]
+fn what_never_arrives_goes_with_the_last_process() {
+    let (mut g, p, other, _, _) = sent();
+    assert!(g.world.net.sockets.borrow().iter().any(|((d, _), s)| *d == 0 && !s.closed));
+    g.kill(p);
+    g.kill(other);
+    g.events();
+    g.engine.doorbell();
+    g.events();
+    assert!(g.world.net.sockets.borrow().iter().all(|((d, _), s)| *d != 0 || s.closed));
+}
+
+#[test]
+fn an_untrusted_process_gets_nothing() {
+    let (mut g, p, fd) = connected();
+    g.processes[p].files.insert(UNIX, File { kind: Kind::Unix, ..File::default() });
+    g.processes[p].peer = 99;
+    message(&g, p, &rights(&[fd as i32]));
+    g.calls.clear();
+    assert_eq!(g.call(p, nr::sendmsg, &[UNIX as u64, DATA, 0]), -1);
+    assert!(!g.calls.contains(&nr::sendmsg));
+    let lines = g.world.lines.borrow();
+    assert_eq!(lines.iter().filter(|l| l.contains("untrusted process")).count(), 1);
+    assert_eq!(fetched(&g), 0);
+}
+
+#[test]
+fn a_taken_descriptor_is_remote() {
+    let (mut g, p, fd) = connected();
+    let other = fork(&mut g, p);
+    assert_eq!(patient(&mut g, other, nr::close, &[fd]), 0);
+    let new = patient(&mut g, other, nr::pidfd_getfd, &[p as u64, fd, 0]);
+    assert!(new > 0);
+    assert_eq!(patient(&mut g, other, nr::write, &[new as u64, DATA, 1]), 1);
+    assert_eq!(fetched(&g), 1);
+    // One of a local file is only a number.
+    g.processes[p].files.insert(UNIX, File { kind: Kind::Unix, ..File::default() });
+    let new = patient(&mut g, other, nr::pidfd_getfd, &[p as u64, UNIX as u64, 0]);
+    assert!(new > 0);
+    assert_eq!(fetched(&g), 1);
+}
