@@ -1,6 +1,7 @@
 //! The cases. Each file has a list of them.
 mod datagrams;
 mod descriptors;
+mod messages;
 mod mixed;
 mod signals;
 mod streams;
@@ -12,7 +13,14 @@ pub type Case = (&'static str, fn(&mut Probe));
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [streams::CASES, datagrams::CASES, mixed::CASES, signals::CASES, descriptors::CASES]
-        .into_iter()
-        .flatten()
+    [
+        streams::CASES,
+        datagrams::CASES,
+        mixed::CASES,
+        signals::CASES,
+        descriptors::CASES,
+        messages::CASES,
+    ]
+    .into_iter()
+    .flatten()
 }

@@ -317,6 +317,13 @@ impl Probe {
         self.name("getsockname", libc::SYS_getsockname, fd)
     }
 
+    /// The own port, without a word.
+    pub fn name_of(&self, fd: RawFd) -> u16 {
+        self.arena.write(LENGTH, &128_i32.to_ne_bytes());
+        self.quiet(libc::SYS_getsockname, &[n(fd), at(ADDRESS), at(LENGTH)]);
+        self.stored_address().map_or(0, |address| address.port())
+    }
+
     /// The peer's name.
     pub fn peer_name(&self, fd: RawFd) -> u16 {
         self.name("getpeername", libc::SYS_getpeername, fd)

@@ -17,10 +17,15 @@ mod killed_dispatcher;
 mod killed_service_vm;
 mod listening;
 mod programs;
+mod real_git;
+mod real_iperf;
+mod real_python;
+mod real_ssh;
 mod rig;
 mod rights;
 mod soak;
 mod status;
+mod table;
 mod untrusted;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -48,6 +53,11 @@ const SCENARIOS: &[Scenario] = &[
     ("server_reached_from_the_host", listening::run),
     ("programs", programs::run),
     ("rights", rights::run),
+    ("programs_table", table::run),
+    ("real_ssh", real_ssh::run),
+    ("real_git", real_git::run),
+    ("real_iperf", real_iperf::run),
+    ("real_python", real_python::run),
     ("status_and_streams", status::run),
     ("killed_delegate", killed_delegate::run),
     ("killed_dispatcher", killed_dispatcher::run),
@@ -58,6 +68,11 @@ const SCENARIOS: &[Scenario] = &[
 
 /// Those that take long; only with `--include-ignored`.
 const LONG: &[Scenario] = &[("soak", soak::run)];
+
+/// Names of all scenarios.
+fn names() -> impl Iterator<Item = &'static str> {
+    SCENARIOS.iter().chain(LONG).map(|(name, _)| *name)
+}
 
 fn main() -> std::process::ExitCode {
     let mut arguments = Arguments::from_args();

@@ -38,7 +38,7 @@ impl Rig {
     /// Boots with any options.
     pub fn boot_with(options: Options) -> Result<Self> {
         let cache = Cache::open()?;
-        let images = images(&cache)?;
+        let images = launch::prepare(&cache, &options.packages, &Progress::new(false))?;
         let observer = Arc::new(|note| {
             if let Note::Line(text) | Note::Call(text) = note {
                 eprintln!("    {text}");
