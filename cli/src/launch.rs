@@ -5,11 +5,11 @@ use crate::machine::qemu::{self, Forward, Kind, Setup};
 use crate::machine::{Machine, Observer, Vm};
 use crate::parts::Repository;
 use crate::progress::Progress;
-use crate::{command, supervise};
+use crate::{command, policy, supervise};
 use anyhow::{Context, Result, bail};
 use hostlink::relay::Form;
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Cursor, Write};
+use std::io::{BufReader, BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -32,6 +32,8 @@ pub const MEMORY: u64 = COMPUTE_MEMORY + SERVICE_MEMORY + OWN_MEMORY;
 pub struct Options {
     /// Trusted programs, as the user names them.
     pub trust: Vec<String>,
+    /// File with rules for trusted programs.
+    pub policy: Option<PathBuf>,
     /// Further Debian packages in the root image.
     pub packages: Vec<String>,
     /// Ports of this machine that lead into the VMs.
@@ -54,6 +56,7 @@ impl Default for Options {
     fn default() -> Self {
         Self {
             trust: Vec::new(),
+            policy: None,
             packages: Vec::new(),
             forwards: Vec::new(),
             memory: COMPUTE_MEMORY,
@@ -127,7 +130,7 @@ pub fn boot(
     progress: &Progress,
     observer: Observer,
 ) -> Result<Machine> {
-    let trusted = images.root.resolve_all(&options.trust)?;
+    let policy = policy::compile(&images.root, options.policy.as_deref(), &options.trust)?;
     let memory = options.memory + SERVICE_MEMORY + OWN_MEMORY;
     check_memory(options.memory, memory)?;
     let forwards =
@@ -135,8 +138,8 @@ pub fn boot(
     let setup = Setup {
         kind: Kind::Trapline,
         kernel: images.repository.kernel(),
-        initrd: archive(cache, images)?,
-        command_line: command_line(options, &trusted)?,
+        initrd: archive(cache, images, &policy.encode())?,
+        command_line: command_line(options, &policy::names(&policy)?)?,
         memory,
         processors: PROCESSORS,
         forwards: forwards.clone(),
@@ -163,7 +166,7 @@ pub fn wait_for_both(machine: &Machine, options: &Options, progress: &Progress) 
     machine.wait_ready(Vm::Service)?;
     progress.step("booting the compute VM");
     machine.wait_ready(Vm::Compute)?;
-    if !options.trust.is_empty() {
+    if !options.trust.is_empty() || options.policy.is_some() {
         progress.step("waiting for the dispatcher");
         machine.wait_service()?;
     }
@@ -194,16 +197,14 @@ pub fn available_memory() -> Option<u64> {
     line.trim().trim_end_matches(" kB").parse::<u64>().ok()?.checked_mul(1024)
 }
 
-fn command_line(options: &Options, trusted: &[String]) -> Result<String> {
+fn command_line(options: &Options, trusted: &str) -> Result<String> {
     let mut words = vec![
         format!("form={}", options.form.name()),
         format!("memory.compute={}M", options.memory >> 20),
         format!("memory.service={}M", SERVICE_MEMORY >> 20),
     ];
     if !trusted.is_empty() {
-        let list = trusted.join(":");
-        words.push(format!("trust={list}"));
-        words.push(format!("linux.compute=trapline.trust={list}"));
+        words.push(format!("linux.compute=trapline.trust={trusted}"));
     }
     // The guests' date.
     if let Ok(now) = SystemTime::now().duration_since(UNIX_EPOCH) {
@@ -224,16 +225,16 @@ fn command_line(options: &Options, trusted: &[String]) -> Result<String> {
     Ok(line)
 }
 
-/// The boot archive: programs, description, kernel, initramfs and root image.
+/// The boot archive: programs, description, policy, kernel, initramfs and root image.
 ///
 /// # Errors
 /// A file that can't be read, or a description with a mistake.
-pub fn archive(cache: &Cache, images: &Images) -> Result<PathBuf> {
+pub fn archive(cache: &Cache, images: &Images, policy: &[u8]) -> Result<PathBuf> {
     let description = images.repository.description("trapline")?;
     let native = images.repository.native(&description);
     let description = system::encode(&description);
-    let mut key = Key::new("archive", 1);
-    key.bytes(&description);
+    let mut key = Key::new("archive", 2);
+    key.bytes(&description).bytes(policy);
     for (name, path) in &native {
         key.text(name).file(path)?;
     }
@@ -246,12 +247,8 @@ pub fn archive(cache: &Cache, images: &Images) -> Result<PathBuf> {
         for (number, (name, path)) in native.iter().enumerate() {
             inputs.push(input(name, path, false)?);
             if number == 0 {
-                inputs.push(archive::Input {
-                    name: system::DESCRIPTION_FILE.into(),
-                    length: description.len() as u64,
-                    large: false,
-                    from: Box::new(Cursor::new(description.clone())),
-                });
+                inputs.push(small(system::DESCRIPTION_FILE, &description));
+                inputs.push(small(::policy::FILE, policy));
             }
         }
         inputs.push(input("vmlinuz", &images.kernel.image, true)?);
@@ -261,6 +258,11 @@ pub fn archive(cache: &Cache, images: &Images) -> Result<PathBuf> {
         archive::write(inputs, &mut out).context("can't pack the boot archive")?;
         Ok(out.flush()?)
     })
+}
+
+fn small<'a>(name: &str, bytes: &'a [u8]) -> archive::Input<'a> {
+    let length = bytes.len() as u64;
+    archive::Input { name: name.into(), length, large: false, from: Box::new(bytes) }
 }
 
 fn input(name: &str, path: &Path, large: bool) -> Result<archive::Input<'static>> {

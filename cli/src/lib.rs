@@ -12,6 +12,7 @@ pub mod image;
 pub mod launch;
 pub mod machine;
 pub mod parts;
+pub mod policy;
 pub mod progress;
 pub mod run;
 pub mod supervise;

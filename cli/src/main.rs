@@ -25,6 +25,11 @@ enum Command {
         #[arg(short, long)]
         verbose: bool,
     },
+    /// Work with policy files.
+    Policy {
+        #[command(subcommand)]
+        command: trapline::policy::Command,
+    },
     /// Say what this machine offers, and what to do about what is missing.
     Doctor,
     /// Measure and print costs.
@@ -74,6 +79,7 @@ fn dispatch(command: Command) -> Result<u8> {
     match command {
         Command::Run(arguments) => trapline::run::run(&arguments),
         Command::Demo { verbose } => trapline::demo::demo(verbose),
+        Command::Policy { command } => trapline::policy::run(&command),
         Command::Doctor => Ok(trapline::doctor::doctor()),
         Command::Bench(arguments) => trapline::bench::bench(&arguments),
         Command::Test(arguments) => trapline::test::test(&arguments),

@@ -10,6 +10,7 @@ use hostlink::relay::Form;
 use std::ffi::OsString;
 use std::io::Write;
 use std::os::unix::ffi::OsStrExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// A VM's console on the command line.
@@ -24,9 +25,12 @@ pub enum Console {
 /// Options of `trapline run`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
-    /// Trust this program (a name, or an absolute path in the root image)
+    /// Trust this program (a name, or an absolute path in the root image) with the default rules
     #[arg(long, value_name = "PROGRAM")]
     trust: Vec<String>,
+    /// Trust the programs of this file, by its rules (doc/policy.md)
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
     /// Add a Debian package, with what it depends on, to the root image
     #[arg(long, value_name = "DEBIAN-PACKAGE")]
     package: Vec<String>,
@@ -87,6 +91,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
     let cache = Cache::open()?;
     let options = Options {
         trust: arguments.trust.clone(),
+        policy: arguments.policy.clone(),
         packages: arguments.package.clone(),
         forwards: arguments.forward.clone(),
         memory: arguments.memory.unwrap_or(launch::COMPUTE_MEMORY),

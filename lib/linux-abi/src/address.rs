@@ -1,16 +1,6 @@
-//! Socket addresses, and the rule which of them lie in the own machine.
+//! Socket addresses.
 use crate::{AF_INET, AF_INET6};
-
-/// Where an address lies.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
-    /// The own machine: `127.0.0.0/8`, `::1`, `::ffff:127.0.0.0/104`.
-    Own,
-    /// All own addresses: `0.0.0.0`, `::`.
-    Wildcard,
-    /// Anything else.
-    Elsewhere,
-}
+use core::net::{IpAddr, SocketAddr};
 
 /// An internet address out of a `struct sockaddr_in` or `sockaddr_in6`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,31 +27,27 @@ impl Address {
         }
     }
 
-    /// Where it lies.
+    /// The address alone.
     #[must_use]
-    pub fn place(&self) -> Place {
-        let v4 = |a: [u8; 4]| match a {
-            [127, ..] => Place::Own,
-            [0, 0, 0, 0] => Place::Wildcard,
-            _ => Place::Elsewhere,
-        };
+    pub fn ip(&self) -> IpAddr {
         match *self {
-            Self::V4(a, _) => v4(a),
-            Self::V6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d], _) => v4([a, b, c, d]),
-            Self::V6([0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last @ (0 | 1)], _) => {
-                if last == 1 { Place::Own } else { Place::Wildcard }
-            }
-            Self::V6(..) => Place::Elsewhere,
+            Self::V4(a, _) => IpAddr::V4(a.into()),
+            Self::V6(a, _) => IpAddr::V6(a.into()),
+        }
+    }
+
+    /// The port.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        match *self {
+            Self::V4(_, port) | Self::V6(_, port) => port,
         }
     }
 }
 
 impl core::fmt::Display for Address {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::V4(a, port) => write!(f, "{}:{port}", core::net::Ipv4Addr::from(*a)),
-            Self::V6(a, port) => write!(f, "[{}]:{port}", core::net::Ipv6Addr::from(*a)),
-        }
+        SocketAddr::new(self.ip(), self.port()).fmt(f)
     }
 }
 
@@ -70,30 +56,11 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn v6(text: &str) -> Address {
-        Address::V6(text.parse::<core::net::Ipv6Addr>().unwrap().octets(), 80)
-    }
-
-    #[test]
-    fn loopback_is_own_in_all_spellings() {
-        assert_eq!(Address::V4([127, 0, 0, 1], 1).place(), Place::Own);
-        assert_eq!(Address::V4([127, 255, 255, 255], 1).place(), Place::Own);
-        assert_eq!(Address::V4([128, 0, 0, 1], 1).place(), Place::Elsewhere);
-        assert_eq!(Address::V4([0, 0, 0, 0], 1).place(), Place::Wildcard);
-        assert_eq!(v6("::1").place(), Place::Own);
-        assert_eq!(v6("::").place(), Place::Wildcard);
-        assert_eq!(v6("::2").place(), Place::Elsewhere);
-        assert_eq!(v6("::ffff:127.9.9.9").place(), Place::Own);
-        assert_eq!(v6("::ffff:0.0.0.0").place(), Place::Wildcard);
-        assert_eq!(v6("::ffff:10.0.2.2").place(), Place::Elsewhere);
-        assert_eq!(v6("2001:db8::1").place(), Place::Elsewhere);
-    }
-
     proptest! {
         #[test]
         fn parsing_never_panics(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
             if let Some(address) = Address::parse(&bytes) {
-                let _ = address.place();
+                let _ = (address.ip(), address.port());
             }
         }
     }
@@ -104,6 +71,7 @@ mod tests {
         v4[0] = 2;
         v4[3] = 80;
         assert_eq!(Address::parse(&v4), Some(Address::V4([0; 4], 80)));
+        assert_eq!(Address::V4([10, 0, 2, 2], 80).to_string(), "10.0.2.2:80");
         assert_eq!(Address::parse(&v4[..15]), None);
         v4[0] = 1;
         assert_eq!(Address::parse(&v4), None);

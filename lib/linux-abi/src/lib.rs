@@ -12,7 +12,7 @@ mod errno;
 mod flags;
 mod layouts;
 
-pub use address::{Address, Place};
+pub use address::Address;
 pub use calls::{Argument, Call, call, name, nr};
 pub use errno::{Errno, check};
 pub use flags::*;

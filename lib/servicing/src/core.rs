@@ -2,13 +2,13 @@
 use crate::calls::{Passing, forget_passing};
 use crate::delegate::{Delegate, Delegates, Life};
 use crate::space::{Exec, Space};
-use crate::spelling::TrustList;
 use crate::table::{Entry, Resource, State, Table};
 use crate::wake::Wakes;
 use crate::world::{Census, Counters, Settings, World, add};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use policy::{Policy, Program};
 use wire::Request;
 
 /// First estimate of a wake-up, in nanoseconds.
@@ -20,8 +20,8 @@ pub struct Core {
     pub world: Rc<dyn World>,
     /// Settings.
     pub settings: Settings,
-    /// Programs that may become trusted.
-    pub trust: TrustList,
+    /// Programs that may become trusted, and what they may reach.
+    pub policy: Policy,
     /// Watched address spaces.
     pub spaces: RefCell<Vec<Rc<Space>>>,
     /// Programs about to start.
@@ -45,11 +45,11 @@ pub struct Core {
 impl Core {
     /// With nothing in it yet.
     #[must_use]
-    pub fn new(world: Rc<dyn World>, settings: Settings, trust: TrustList) -> Self {
+    pub fn new(world: Rc<dyn World>, settings: Settings, policy: Policy) -> Self {
         Self {
             world,
             settings,
-            trust,
+            policy,
             spaces: RefCell::default(),
             execs: RefCell::default(),
             wakes: Wakes::default(),
@@ -94,9 +94,15 @@ impl Core {
             nonblocking: Cell::new(false),
             receive_timeout: Cell::new(0),
             send_timeout: Cell::new(0),
+            bound: Cell::new(None),
             options: RefCell::default(),
             holders: RefCell::default(),
         }
+    }
+
+    /// The rules of the program that a space runs; a launcher has none.
+    pub fn program(&self, space: &Space) -> Option<&Program> {
+        self.policy.programs.get(space.program?)
     }
 
     /// The watched space with that page-table root.

@@ -28,7 +28,6 @@ mod world;
 
 pub use self::core::Core;
 pub use engine::Engine;
-pub use spelling::TrustList;
 pub use world::{Census, Counters, Settings, Window, World};
 
 #[cfg(test)]

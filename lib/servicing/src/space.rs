@@ -164,6 +164,8 @@ pub struct Exec {
     pub spelled: Vec<u8>,
     /// The program's own spelling.
     pub path: Vec<u8>,
+    /// Which program of the policy it is.
+    pub program: usize,
     /// The descriptors that the new image gets.
     pub table: Rc<Table>,
     /// The address space that it leaves, unless that belongs to a `vfork` parent.
@@ -182,6 +184,8 @@ pub struct Space {
     pub name: RefCell<String>,
     /// What it may do.
     pub role: Role,
+    /// Which program of the policy it is; none for a launcher.
+    pub program: Option<usize>,
     /// Where re-executed calls come back; set at the first call.
     pub gate: Cell<Option<Gate>>,
     /// The first call's preparations have failed: the process goes on untrusted.
@@ -210,6 +214,7 @@ impl Space {
             cr3,
             name: RefCell::new(name),
             role,
+            program: None,
             gate: Cell::new(None),
             given_up: Cell::new(false),
             ready: Cell::new(false),

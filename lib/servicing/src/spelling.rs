@@ -1,6 +1,5 @@
 //! Proof of an `execve`: the path is spelled with a nonce in redundant `./` and `/./`, which the
-//! kernel hands to the new image as `AT_EXECFN`; and the list of trusted programs.
-use alloc::string::String;
+//! kernel hands to the new image as `AT_EXECFN`.
 use alloc::vec::Vec;
 use linux_abi::PATH_MAX;
 use memory::Memory;
@@ -65,74 +64,11 @@ pub fn find(space: &Space<'_, dyn Memory + '_>, stack_pointer: u64, spelled: &[u
     None
 }
 
-/// The programs that may become trusted.
-#[derive(Clone, Debug, Default)]
-pub struct TrustList {
-    paths: Vec<Vec<u8>>,
-}
-
-impl TrustList {
-    /// From paths separated by colons.
-    #[must_use]
-    pub fn parse(text: &str) -> Self {
-        let paths = text.split(':').filter_map(|p| normalise(p.as_bytes())).collect();
-        Self { paths }
-    }
-
-    /// True when the path names a listed program.
-    #[must_use]
-    pub fn contains(&self, path: &[u8]) -> bool {
-        normalise(path).is_some_and(|p| self.paths.contains(&p))
-    }
-
-    /// The paths, for reports.
-    pub fn paths(&self) -> impl Iterator<Item = String> + '_ {
-        self.paths.iter().map(|p| String::from_utf8_lossy(p).into_owned())
-    }
-}
-
-/// An absolute path without redundant parts; `/bin`, `/sbin` and `/lib*` are those below `/usr`
-/// (Debian's merged directories). `None` for relative paths and those with `..`: what they name
-/// depends on more than the path.
-fn normalise(path: &[u8]) -> Option<Vec<u8>> {
-    if path.first() != Some(&b'/') {
-        return None;
-    }
-    let mut out = Vec::with_capacity(path.len() + 4);
-    for part in path.split(|b| *b == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => return None,
-            _ => {
-                if out.is_empty() && matches!(part, b"bin" | b"sbin" | b"lib" | b"lib64") {
-                    out.extend_from_slice(b"/usr");
-                }
-                out.push(b'/');
-                out.extend_from_slice(part);
-            }
-        }
-    }
-    (!out.is_empty()).then_some(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use policy::normalise;
     use proptest::prelude::*;
-
-    #[test]
-    fn listed_programs_are_recognised_in_every_spelling() {
-        let list = TrustList::parse("/usr/bin/curl:/usr/bin/wget::relative");
-        assert!(list.contains(b"/usr/bin/curl"));
-        assert!(list.contains(b"/bin/curl"));
-        assert!(list.contains(b"//usr/./bin//curl"));
-        assert!(!list.contains(b"/usr/bin/../bin/curl"));
-        assert!(!list.contains(b"curl"));
-        assert!(!list.contains(b"relative"));
-        assert!(!list.contains(b"/usr/bin/curl2"));
-        assert!(!list.contains(b"/"));
-        assert!(!list.contains(b""));
-    }
 
     proptest! {
         #[test]

@@ -7,6 +7,7 @@ use alloc::collections::BTreeMap;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
+use core::net::IpAddr;
 
 /// Where a socket has committed to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,6 +52,8 @@ pub struct Resource {
     pub receive_timeout: Cell<u64>,
     /// `SO_SNDTIMEO`.
     pub send_timeout: Cell<u64>,
+    /// The address that it was given.
+    pub bound: Cell<Option<(IpAddr, u16)>>,
     /// Options to be replayed.
     pub options: RefCell<Vec<OptionSet>>,
     /// Delegates that have the remote socket, and its number there.
@@ -271,6 +274,7 @@ mod tests {
             nonblocking: Cell::new(false),
             receive_timeout: Cell::new(0),
             send_timeout: Cell::new(0),
+            bound: Cell::new(None),
             options: RefCell::default(),
             holders: RefCell::default(),
         })

@@ -9,9 +9,12 @@ use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
 use hostlink::relay::{Form as HostForm, Stats, ToHost, ToRelay};
+use memory::Memory;
+use policy::Policy;
 use ring::MAX_RECORD;
+use rt::Shared;
 use rt::{VcpuPage, log, sys};
-use servicing::{Core, Engine, Settings, TrustList, World};
+use servicing::{Core, Engine, Settings, World};
 use wire::hypercall::Form;
 use wire::vsock::Record;
 
@@ -79,6 +82,19 @@ fn first_form() -> Form {
     })
 }
 
+/// The policy of the boot archive; without a sound one, nobody is trusted.
+fn policy() -> Policy {
+    let bytes = Shared::region("policy").and_then(|file| {
+        let mut bytes = alloc::vec![0; usize::try_from(file.len()).ok()?];
+        file.read(0, &mut bytes).ok().map(|()| bytes)
+    });
+    let policy = bytes.and_then(|bytes| Policy::decode(&bytes).ok());
+    policy.unwrap_or_else(|| {
+        log!("there is no sound policy: no program is trusted");
+        Policy::default()
+    })
+}
+
 impl Compute {
     fn open() -> Self {
         let Some(page) = VcpuPage::region("vcpu-compute") else {
@@ -86,8 +102,7 @@ impl Compute {
         };
         let config = rt::config();
         let world = Rc::new(Surroundings::open());
-        let trust = TrustList::parse(config.parameter("trust").unwrap_or(""));
-        let core = Core::new(world.clone(), settings(), trust);
+        let core = Core::new(world.clone(), settings(), policy());
         let mut engine = Engine::new(core, first_form());
         let on = |name: &str| config.parameter(name).is_some_and(|v| v != "0");
         engine.set_verbose(on("verbose"));

@@ -16,6 +16,7 @@ mod killed_delegate;
 mod killed_dispatcher;
 mod killed_service_vm;
 mod listening;
+mod policy;
 mod programs;
 mod real_git;
 mod real_iperf;
@@ -51,6 +52,8 @@ const SCENARIOS: &[Scenario] = &[
     ("forms", forms::run),
     ("four_at_once", four_at_once::run),
     ("server_reached_from_the_host", listening::run),
+    ("policy_check", policy::check),
+    ("policy_rules", policy::rules),
     ("programs", programs::run),
     ("rights", rights::run),
     ("programs_table", table::run),

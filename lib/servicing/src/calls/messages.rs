@@ -32,6 +32,7 @@ async fn outgoing(cx: &Cx, message: &MsgHdr, flags: u32) -> Result<(Buffers, Ext
         n if n > u64::from(layout::CONTROL_MAX) => return Err(Errno::ENOBUFS),
         n => cx.bytes(message.control, n as usize).await?,
     };
+    super::rules::control(cx, &control)?;
     let buffers =
         Buffers::vectors(cx, message.vectors, message.vector_count, Errno::EMSGSIZE).await?;
     Ok((buffers, Extra { flags, address, control }))
@@ -174,28 +175,31 @@ pub async fn local_send(cx: &Cx) -> Result<Outcome, Errno> {
     super::passing::send(cx, passed).await
 }
 
-/// The descriptors that ancillary data carry. Whatever is malformed is the kernel's to refuse.
-fn descriptors(control: &[u8]) -> Vec<i32> {
+/// The pieces of ancillary data: level, type and data. Whatever is malformed is the kernel's to
+/// refuse.
+pub fn pieces(control: &[u8]) -> impl Iterator<Item = (i32, i32, &[u8])> {
     const HEADER: usize = 16;
-    let mut found = Vec::new();
     let mut rest = control;
-    while let Some((header, _)) = rest.split_first_chunk::<HEADER>() {
-        let word = |at: usize| {
-            let mut b = [0; 4];
-            b.copy_from_slice(&header[at..at + 4]);
-            i32::from_le_bytes(b)
-        };
-        let mut length = [0; 8];
-        length.copy_from_slice(&header[..8]);
-        let Ok(length) = usize::try_from(u64::from_le_bytes(length)) else { break };
-        let Some(data) = rest.get(HEADER..length) else { break };
-        if word(8) == SOL_SOCKET && word(12) == SCM_RIGHTS {
-            let (numbers, _) = data.as_chunks();
-            found.extend(numbers.iter().map(|b| i32::from_le_bytes(*b)));
-        }
-        rest = rest.get(length.next_multiple_of(8)..).unwrap_or(&[]);
-    }
-    found
+    core::iter::from_fn(move || {
+        let (header, _) = rest.split_first_chunk::<HEADER>()?;
+        let (length, kind) = header.split_first_chunk::<8>()?;
+        let (level, kind) = kind.split_first_chunk::<4>()?;
+        let level = i32::from_le_bytes(*level);
+        let kind = i32::from_le_bytes(*kind.first_chunk::<4>()?);
+        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
+        let data = rest.get(HEADER..length)?;
+        rest = length.checked_next_multiple_of(8).and_then(|l| rest.get(l..)).unwrap_or(&[]);
+        Some((level, kind, data))
+    })
+}
+
+/// The descriptors that ancillary data carry.
+fn descriptors(control: &[u8]) -> Vec<i32> {
+    pieces(control)
+        .filter(|(level, kind, _)| (*level, *kind) == (SOL_SOCKET, SCM_RIGHTS))
+        .flat_map(|(_, _, data)| data.as_chunks().0)
+        .map(|number| i32::from_le_bytes(*number))
+        .collect()
 }
 
 #[cfg(test)]

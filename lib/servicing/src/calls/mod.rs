@@ -8,6 +8,7 @@ mod passing;
 mod poll;
 mod process;
 mod readiness;
+mod rules;
 mod sandbox;
 mod socket;
 mod splice;

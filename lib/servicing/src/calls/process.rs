@@ -23,11 +23,12 @@ pub async fn execve(cx: &Cx) -> Result<Outcome, Errno> {
     let Ok(path) = cx.string(cx.arguments[0], PATH_MAX).await else {
         return Ok(Outcome::Reflect);
     };
-    let spelled = match cx.core.trust.contains(&path) {
-        true => spell(&path, cx.core.world.random()).filter(|s| s.len() < PAGE as usize),
-        false => None,
-    };
-    let Some(spelled) = spelled else {
+    let program = may_become(cx, &path);
+    let spelled = program.and_then(|program| {
+        let spelled = spell(&path, cx.core.world.random()).filter(|s| s.len() < PAGE as usize);
+        Some((program, spelled?))
+    });
+    let Some((program, spelled)) = spelled else {
         cx.core.world.log(format_args!(
             "{}[{}]: {} is not trusted: it has no network",
             cx.space.name.borrow(),
@@ -47,6 +48,7 @@ pub async fn execve(cx: &Cx) -> Result<Outcome, Errno> {
     let exec = Rc::new(Exec {
         spelled,
         path,
+        program,
         table: cx.table.clone(),
         leaves: (!in_child).then_some(cx.space.id),
         deadline: cx.core.world.now().saturating_add(cx.core.settings.patience),
@@ -59,6 +61,17 @@ pub async fn execve(cx: &Cx) -> Result<Outcome, Errno> {
     cx.table.in_exec.set(false);
     cx.core.execs.borrow_mut().retain(|e| !Rc::ptr_eq(e, &exec));
     Ok(Outcome::Return(result))
+}
+
+/// The program of the policy that this process may become.
+fn may_become(cx: &Cx, path: &[u8]) -> Option<usize> {
+    let path = policy::normalise(path)?;
+    let programs = &cx.core.policy.programs;
+    let place = programs.iter().position(|p| p.path.as_bytes() == path)?;
+    // A launcher may become any of them.
+    let Some(own) = cx.core.program(&cx.space) else { return Some(place) };
+    let child = own.children || !cx.space.in_child(cx.fs);
+    (child && own.may_become(&programs.get(place)?.path)).then_some(place)
 }
 
 /// What a `fork` is like.
@@ -109,7 +122,8 @@ pub async fn fork(cx: &Cx) -> Result<Outcome, Errno> {
     if kind.namespace {
         super::ids::leave_namespace(cx, &table);
     }
-    if !kind.shares_memory && cx.space.role == Role::Trusted {
+    let inherits = cx.core.program(&cx.space).is_some_and(|p| p.children);
+    if !kind.shares_memory && inherits {
         start_delegate(cx, &table).await?;
     }
     let fork = Rc::new(Fork {
@@ -230,6 +244,10 @@ pub async fn enter_child(cx: Rc<Cx>) -> Outcome {
     for fd in inherited {
         cx.local(nr::close, [fd as u64, 0, 0, 0, 0, 0]).await;
     }
+    if cx.core.program(&cx.space).is_some_and(|p| !p.children) {
+        disown(&cx).await;
+        return Outcome::Return(0);
+    }
     cx.table.pid.set(check(cx.local(nr::getpid, [0; 6]).await).unwrap_or(0) as i32);
     match cx.wake().await {
         Ok(_) => cx.space.ready.set(true),
@@ -243,6 +261,15 @@ pub async fn enter_child(cx: Rc<Cx>) -> Outcome {
         }
     }
     Outcome::Return(0)
+}
+
+/// Lets a child go that the policy does not trust: without the gate it cannot pass for anyone.
+async fn disown(cx: &Cx) {
+    let length = (1 + SCRATCH_PAGES) * PAGE;
+    if let Some(gate) = cx.space.gate.get() {
+        cx.local_via(nr::munmap, [gate.address, length, 0, 0, 0, 0], Via::Original).await;
+    }
+    cx.space.given_up.set(true);
 }
 
 /// The space of a program that has shown its nonce.
@@ -265,7 +292,9 @@ pub fn adopt(core: &Core, exec: &Exec, cr3: u64) -> Rc<Space> {
     core.release(&table, closed);
     add(&core.counters.processes, 1);
     let name = short_name(&exec.path);
-    let space = Rc::new(Space::new(core.number(), cr3, name, Role::Trusted, table));
+    let mut space = Space::new(core.number(), cr3, name, Role::Trusted, table);
+    space.program = Some(exec.program);
+    let space = Rc::new(space);
     core.spaces.borrow_mut().push(space.clone());
     space
 }

@@ -1,5 +1,6 @@
 //! Sockets and their addresses, options and states.
 use super::readiness::{Access, Patience, wait_ready};
+use super::rules::{self, Own, Peer};
 use crate::cx::Cx;
 use crate::space::Outcome;
 use crate::table::{Entry, OPTION_LIMIT, OptionSet, Resource, State};
@@ -7,16 +8,14 @@ use crate::world::{Kind, add};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use linux_abi::{
-    Address, Errno, POLLIN, POLLOUT, Place, SO_ATTACH_BPF, SO_ATTACH_FILTER, SO_RCVTIMEO,
-    SO_RCVTIMEO_NEW, SO_SNDTIMEO, SO_SNDTIMEO_NEW, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_TYPE_MASK,
-    SOL_SOCKET, TimeVal, check, nr,
+    Errno, POLLIN, POLLOUT, SO_ATTACH_BPF, SO_ATTACH_FILTER, SO_RCVTIMEO, SO_RCVTIMEO_NEW,
+    SO_SNDTIMEO, SO_SNDTIMEO_NEW, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_TYPE_MASK, SOL_SOCKET, TimeVal,
+    check, nr,
 };
 use wire::{Request, layout};
 
 /// Longest option value that is carried over.
 const OPTION_MAX: usize = 4096;
-/// Bytes of a `struct sockaddr_in`.
-const SHORTEST_ADDRESS: usize = 16;
 /// Option of `SOL_TCP` whose value holds a pointer.
 const TCP_ZEROCOPY_RECEIVE: i32 = 35;
 const SOL_TCP: i32 = 6;
@@ -68,48 +67,6 @@ pub async fn address_out(cx: &Cx, from: &[u8], to: u64, length_at: u64) -> Resul
     cx.write(length_at, &(from.len() as u32).to_le_bytes()).await
 }
 
-/// Where a socket that has not committed belongs with this peer, or this own address.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Side {
-    /// The program's own kernel.
-    Own,
-    /// The service VM.
-    Remote,
-}
-
-/// The address rule for peers: a wildcard means the own machine.
-#[must_use]
-pub fn side_of_peer(address: &[u8]) -> Side {
-    match Address::parse(address).map(|a| a.place()) {
-        Some(Place::Elsewhere) => Side::Remote,
-        _ => Side::Own,
-    }
-}
-
-/// Keeps a remote socket from reaching the service VM's own loopback.
-///
-/// # Errors
-/// `ENETUNREACH`, `EAFNOSUPPORT`, `EINVAL` for what is too short for any address.
-pub fn check_remote_peer(cx: &Cx, address: &[u8]) -> Result<(), Errno> {
-    // AF_UNSPEC dissolves an association: allowed.
-    if address.get(..2) == Some(&[0, 0]) {
-        return Ok(());
-    }
-    match Address::parse(address) {
-        None if address.len() < SHORTEST_ADDRESS => Err(Errno::EINVAL),
-        None => Err(Errno::EAFNOSUPPORT),
-        Some(found) if found.place() == Place::Elsewhere => Ok(()),
-        Some(found) => {
-            cx.core.world.log(format_args!(
-                "{}[{}]: refused: {found} on a remote socket would be the service VM itself",
-                cx.space.name.borrow(),
-                cx.space.id,
-            ));
-            Err(Errno::ENETUNREACH)
-        }
-    }
-}
-
 /// Makes the remote socket, with all options set before.
 ///
 /// # Errors
@@ -148,16 +105,13 @@ pub fn descriptor(value: i64) -> Result<i32, Errno> {
 pub async fn connect(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let address = address_in(cx, cx.arguments[1], cx.arguments[2]).await?;
     let resource = &entry.resource;
-    if resource.state.get() == State::Undecided {
-        let parsed = Address::parse(&address).is_some();
-        if !parsed || side_of_peer(&address) == Side::Own {
-            if parsed {
-                resource.state.set(State::Local);
-            }
+    match rules::peer(cx, resource, &address, Errno::EACCES)? {
+        Peer::Unknown => return Ok(Outcome::Reflect),
+        Peer::Own => {
+            resource.state.set(State::Local);
             return Ok(Outcome::Reflect);
         }
-    } else {
-        check_remote_peer(cx, &address)?;
+        Peer::Remote => {}
     }
     let hold = cx.hold(entry);
     commit(cx, &hold.resource).await?;
@@ -184,31 +138,35 @@ async fn connect_once(cx: &Cx, resource: &Resource, address: &[u8]) -> Result<i6
     check(cx.ask(&lease, &Request::Connect { fd, address: length, wait: 0 }).await?.value)
 }
 
-/// `bind`: loopback addresses are the own kernel's, all others the service VM's.
+/// `bind`: the rules decide in which VM the address is.
 pub async fn bind(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let address = address_in(cx, cx.arguments[1], cx.arguments[2]).await?;
     let resource = &entry.resource;
-    let place = Address::parse(&address).map(|a| a.place());
-    if resource.state.get() == State::Undecided && matches!(place, None | Some(Place::Own)) {
-        if place.is_some() {
+    let own = match rules::own_address(cx, resource, &address)? {
+        Own::Unknown => return Ok(Outcome::Reflect),
+        Own::Local => {
             resource.state.set(State::Local);
+            return Ok(Outcome::Reflect);
         }
-        return Ok(Outcome::Reflect);
-    }
-    if place == Some(Place::Own) {
-        return Err(Errno::EADDRNOTAVAIL);
-    }
+        Own::Remote(own) => own,
+    };
     let hold = cx.hold(entry);
     let fd = commit(cx, &hold.resource).await?;
     let lease = cx.worker().await?;
     lease.mailbox().memory().write_all(layout::ADDRESS, &address)?;
     let length = address.len() as u32;
     let response = cx.ask(&lease, &Request::Bind { fd, address: length }).await?;
-    Ok(Outcome::Return(check(response.value)?))
+    let result = check(response.value)?;
+    resource.bound.set(Some(own));
+    Ok(Outcome::Return(result))
 }
 
 /// `listen`: a socket without an address listens on all of them.
 pub async fn listen(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    if rules::listener(cx, &entry.resource)? == Peer::Own {
+        entry.resource.state.set(State::Local);
+        return Ok(Outcome::Reflect);
+    }
     let hold = cx.hold(entry);
     let fd = commit(cx, &hold.resource).await?;
     let backlog = cx.int(1);
@@ -319,6 +277,7 @@ pub async fn note_option(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     if has_pointer(level, name) {
         return Ok(Outcome::Reflect);
     }
+    rules::option(cx, level, name)?;
     let value = option_value(cx).await?;
     let result = check(cx.original().await)?;
     time_limit(&entry.resource, level, name, &value);
@@ -349,6 +308,7 @@ pub async fn set_option(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     if has_pointer(level, name) {
         return refuse_option(cx);
     }
+    rules::option(cx, level, name)?;
     let value = option_value(cx).await?;
     let hold = cx.hold(entry);
     let fd = cx.remote_fd(&hold.resource)?;

@@ -2,7 +2,7 @@
 //! mailbox. Only readiness is waited for: a request that moves data never waits, so a signal can
 //! never find one half done.
 use super::readiness::{Access as _, Patience, wait_ready};
-use super::socket::{address_in, address_of, address_out, check_remote_peer, commit};
+use super::socket::{address_in, address_of, address_out, commit};
 use crate::cx::{Cx, Hold};
 use crate::delegate::Lease;
 use crate::space::Outcome;
@@ -398,22 +398,23 @@ pub async fn sendto(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
 /// # Errors
 /// A destination that a remote socket must not reach.
 pub async fn destination(cx: &Cx, entry: &Entry, address: &[u8]) -> Result<bool, Errno> {
-    use super::socket::{Side, side_of_peer};
+    use super::rules::{Peer, peer};
     let resource = &entry.resource;
-    if resource.state.get() == State::Undecided {
-        if address.is_empty() || linux_abi::Address::parse(address).is_none() {
-            return Ok(false);
-        }
-        if side_of_peer(address) == Side::Own {
-            resource.state.set(State::Local);
-            return Ok(false);
-        }
-        let hold = cx.hold(entry);
-        commit(cx, &hold.resource).await?;
-    } else if !address.is_empty() {
-        check_remote_peer(cx, address)?;
+    if address.is_empty() {
+        return Ok(resource.state.get() != State::Undecided);
     }
-    Ok(true)
+    match peer(cx, resource, address, Errno::EPERM)? {
+        Peer::Unknown => Ok(false),
+        Peer::Own => {
+            resource.state.set(State::Local);
+            Ok(false)
+        }
+        Peer::Remote => {
+            let hold = cx.hold(entry);
+            commit(cx, &hold.resource).await?;
+            Ok(true)
+        }
+    }
 }
 
 #[cfg(test)]

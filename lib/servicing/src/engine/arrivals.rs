@@ -95,7 +95,9 @@ impl Engine {
         }
         let name = parent.name.borrow().clone();
         let (id, table) = (self.core.number(), fork.table.clone());
-        let child = Rc::new(Space::new(id, root(s.cr3), name, parent.role, table.clone()));
+        let mut child = Space::new(id, root(s.cr3), name, parent.role, table.clone());
+        child.program = parent.program;
+        let child = Rc::new(child);
         child.gate.set(parent.gate.get());
         self.core.spaces.borrow_mut().push(child.clone());
         add(&self.core.counters.processes, 1);

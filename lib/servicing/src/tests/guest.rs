@@ -6,7 +6,7 @@ mod kernel;
 use self::kernel::Effect;
 use super::processor;
 use super::service::{News, ROOT, Service};
-use crate::{Core, Engine, Settings, TrustList, Window, World};
+use crate::{Core, Engine, Settings, Window, World};
 use abi::vcpu::{ExitClass, Segment, VcpuState, reg};
 use linux_abi::nr;
 use memory::{Fake, Memory};
@@ -157,7 +157,13 @@ pub struct Guest {
 }
 
 impl Guest {
+    /// With these programs trusted by their paths.
     pub fn new(trust: &str) -> Self {
+        let paths: Vec<&str> = trust.split(':').collect();
+        Self::with_policy(policy::Policy::by_path(&paths))
+    }
+
+    pub fn with_policy(policy: policy::Policy) -> Self {
         let world = Rc::new(Fakes {
             compute: Fake::new(32 << 20),
             service: Fake::new(64 << 20),
@@ -170,7 +176,7 @@ impl Guest {
             window: processor::Window::default(),
         });
         Service::prepare(&world.service);
-        let core = Core::new(world.clone(), Settings::default(), TrustList::parse(trust));
+        let core = Core::new(world.clone(), Settings::default(), policy);
         let mut engine = Engine::new(core, FORM.get());
         engine.set_verbose(true);
         engine.bench_allowed = true;

@@ -177,6 +177,7 @@ fn resource(state: State) -> Rc<crate::table::Resource> {
         nonblocking: Cell::new(false),
         receive_timeout: Cell::new(0),
         send_timeout: Cell::new(0),
+        bound: std::cell::Cell::new(None),
         options: RefCell::default(),
         holders: RefCell::default(),
     })
