@@ -1,8 +1,9 @@
-//! Requests on sockets, carried out on real ones.
+//! Requests on sockets and epoll instances, carried out on real ones.
 //!
 //! Sockets never block. A request that may wait is tried, and tried again whenever its socket may
 //! have become ready; in between its worker sleeps where it can be cancelled (`Door::wait`).
 
+mod epoll;
 mod patience;
 mod transfer;
 
@@ -117,6 +118,7 @@ impl<H: Hypervisor> Call<'_, H> {
             Request::Poll { count, wait } => self.poll(count, wait)?,
             Request::Identity(whom) => self.act_as(&whom)?,
             Request::Fetch { pid, fd } => self.fetch(pid, fd)?,
+            Request::Epoll(request) => self.epoll(request)?,
             Request::Fork { .. } | Request::Spawn { .. } | Request::Exit => return Ok(None),
         };
         Ok(Some(response))

@@ -70,7 +70,7 @@ fn any_header_is_answered_and_survived() {
     let mut runner = TestRunner::default();
     let word = prop_oneof![0u64..20, any::<u64>(), (0u64..1 << 20), Just(u64::MAX)];
     let header = proptest::array::uniform7(word);
-    let outcome = runner.run(&(0u64..20, header, any::<[u8; 32]>()), |(kind, mut words, noise)| {
+    let outcome = runner.run(&(0u64..50, header, any::<[u8; 32]>()), |(kind, mut words, noise)| {
         // Nothing of this is to take long.
         words[6] = words[6].min(1_000_000);
         let mut bytes = kind.to_le_bytes().to_vec();

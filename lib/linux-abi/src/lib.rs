@@ -8,12 +8,14 @@ extern crate std;
 
 mod address;
 mod calls;
+mod epoll;
 mod errno;
 mod flags;
 mod layouts;
 
 pub use address::Address;
 pub use calls::{Argument, Call, call, name, nr};
+pub use epoll::*;
 pub use errno::{Errno, check};
 pub use flags::*;
 pub use layouts::{

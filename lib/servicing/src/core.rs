@@ -1,6 +1,7 @@
 //! What all parts of the engine share.
 use crate::calls::{Passing, forget_passing};
 use crate::delegate::{Delegate, Delegates, Life};
+use crate::epoll::Epoll;
 use crate::space::{Exec, Space};
 use crate::table::{Entry, Resource, State, Table};
 use crate::wake::Wakes;
@@ -97,7 +98,13 @@ impl Core {
             bound: Cell::new(None),
             options: RefCell::default(),
             holders: RefCell::default(),
+            epoll: None,
         }
+    }
+
+    /// A new epoll instance without a remote half.
+    pub fn epoll(&self) -> Resource {
+        Resource { epoll: Some(Epoll::default()), ..self.resource(0, 0, 0) }
     }
 
     /// The rules of the program that a space runs; a launcher has none.
@@ -176,6 +183,11 @@ impl Core {
         let delegate = table.delegate.borrow().clone()?;
         let fd = resource.holders.borrow_mut().remove(&delegate.id)?;
         table.standing.forget(fd);
+        for copy in table.copies(Some(resource.id)) {
+            if let Some(fd) = copy.holders.borrow_mut().remove(&delegate.id) {
+                delegate.order(Request::Close { fd });
+            }
+        }
         Some((delegate, fd))
     }
 

@@ -16,6 +16,7 @@ mod cpu;
 mod cx;
 mod delegate;
 mod engine;
+mod epoll;
 mod filter;
 mod form;
 mod report;

@@ -1,6 +1,7 @@
 //! Descriptor tables: which numbers of a trusted process stand for what is elsewhere.
 use crate::calls::Identity;
 use crate::delegate::{Delegate, Standing};
+use crate::epoll::Epoll;
 use crate::filter::Filters;
 use crate::wake::Wake;
 use alloc::collections::BTreeMap;
@@ -58,6 +59,8 @@ pub struct Resource {
     pub options: RefCell<Vec<OptionSet>>,
     /// Delegates that have the remote socket, and its number there.
     pub holders: RefCell<BTreeMap<u32, i32>>,
+    /// It is no socket, but an epoll instance; its state is that of its remote half.
+    pub epoll: Option<Epoll>,
 }
 
 /// Options that are remembered for a socket that has not committed; more are an error.
@@ -244,6 +247,15 @@ impl Table {
             && !self.entries.borrow().values().any(|e| e.resource.id == resource.id)
     }
 
+    /// The delegate's descriptors that were made only to be registered in epoll instances of this
+    /// table: those of one resource, or all.
+    #[must_use]
+    pub fn copies(&self, resource: Option<u64>) -> Vec<Rc<Resource>> {
+        let entries = self.entries.borrow();
+        let instances = entries.values().filter_map(|e| e.resource.epoll.as_ref());
+        instances.flat_map(|epoll| epoll.copies(resource)).collect()
+    }
+
     pub(crate) fn hold(&self, resource: &Resource) {
         *self.holds.borrow_mut().entry(resource.id).or_default() += 1;
     }
@@ -277,6 +289,7 @@ mod tests {
             bound: Cell::new(None),
             options: RefCell::default(),
             holders: RefCell::default(),
+            epoll: None,
         })
     }
 

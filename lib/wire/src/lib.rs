@@ -5,12 +5,14 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+mod epoll;
 pub mod hypercall;
 mod mailbox;
 mod message;
 mod parts;
 pub mod vsock;
 
+pub use epoll::{EpollFound, EpollOperation, EpollRequest};
 pub use mailbox::{Kind, Mailbox, Posted, Registration, layout};
 pub use message::{Malformed, Request, Response, WAIT_FOREVER};
 pub use parts::{Credentials, Identity, PollEntry};

@@ -2,7 +2,7 @@
 //!
 //! Variable parts lie in the mailbox's data area at fixed places (see [`crate::layout`]): a
 //! socket address at `ADDRESS`, ancillary data at `CONTROL`, everything else at `PAYLOAD`.
-
+use crate::epoll::EpollRequest;
 use crate::parts::{Credentials, Identity};
 
 /// `wait` value of a call that waits as long as it takes.
@@ -158,6 +158,8 @@ pub enum Request {
         /// Longest wait.
         wait: u64,
     },
+    /// Something about an epoll instance.
+    Epoll(EpollRequest),
     /// Dispatcher, or slot 0 of a delegate: fork a delegate, which registers slots 0 and 1 with
     /// this number and token. It keeps all sockets of a delegate it is forked from, under their
     /// numbers. Answers the pid.
@@ -189,7 +191,8 @@ pub enum Request {
     },
 }
 
-const WORDS: usize = 8;
+/// Words of an encoded header.
+pub(crate) const WORDS: usize = 8;
 
 fn pack(words: [u64; WORDS]) -> [u8; Request::SIZE] {
     let mut out = [0; Request::SIZE];
@@ -209,12 +212,12 @@ fn unpack(bytes: &[u8; Request::SIZE]) -> [u64; WORDS] {
     words
 }
 
-fn u32_of(word: u64) -> Result<u32, Malformed> {
+pub(crate) fn u32_of(word: u64) -> Result<u32, Malformed> {
     u32::try_from(word).map_err(|_| Malformed)
 }
 
 /// Signed numbers travel sign-extended to 64 bits.
-fn i32_of(word: u64) -> Result<i32, Malformed> {
+pub(crate) fn i32_of(word: u64) -> Result<i32, Malformed> {
     i32::try_from(word as i64).map_err(|_| Malformed)
 }
 
@@ -226,7 +229,7 @@ fn bool_of(word: u64) -> Result<bool, Malformed> {
     }
 }
 
-fn from_i32(value: i32) -> u64 {
+pub(crate) fn from_i32(value: i32) -> u64 {
     i64::from(value) as u64
 }
 
@@ -254,6 +257,7 @@ impl Request {
             Request::PeerName { .. } => "getpeername",
             Request::Ioctl { .. } => "ioctl",
             Request::Poll { .. } => "poll",
+            Request::Epoll(request) => request.name(),
             Request::Fork { .. } => "fork",
             Request::Spawn { .. } => "spawn",
             Request::Exit => "exit",
@@ -294,6 +298,7 @@ impl Request {
             Request::PeerName { fd } => [13, f(fd), 0, 0, 0, 0, 0, 0],
             Request::Ioctl { fd, command } => [14, f(fd), u(command), 0, 0, 0, 0, 0],
             Request::Poll { count, wait } => [15, 0, u(count), 0, 0, 0, 0, wait],
+            Request::Epoll(request) => request.words(),
             Request::Fork { delegate, token, credentials: c } => {
                 [16, 0, u(delegate), token, u(c.uid), u(c.gid), c.capabilities, 0]
             }
@@ -384,7 +389,7 @@ impl Request {
                 groups: u32_of(w[6])?,
             }),
             31 => Request::Fetch { pid: i32_of(w[2])?, fd: i32_of(w[1])? },
-            _ => return Err(Malformed),
+            _ => Request::Epoll(EpollRequest::of_words(&w)?),
         })
     }
 }
@@ -450,35 +455,4 @@ impl Response {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::PollEntry;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn any_header_decodes_to_itself_or_not_at_all(op in 0u64..34, rest in proptest::array::uniform7(any::<u64>()), small: bool) {
-            let mut words = [op, 0, 0, 0, 0, 0, 0, 0];
-            for (to, from) in words[1..].iter_mut().zip(rest) {
-                *to = if small { from & 1 } else { from };
-            }
-            if let Ok(request) = Request::decode(&pack(words)) {
-                prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
-            }
-            if let Ok(response) = Response::decode(&pack(words)) {
-                prop_assert_eq!(Response::decode(&response.encode()), Ok(response));
-            }
-        }
-
-        #[test]
-        fn signed_values_survive(fd: i32, level: i32, name: i32, length: u32) {
-            let request = Request::GetOption { fd, level, name, length };
-            prop_assert_eq!(Request::decode(&request.encode()), Ok(request));
-        }
-
-        #[test]
-        fn poll_entries_round_trip(bytes: [u8; 8]) {
-            prop_assert_eq!(PollEntry::decode(bytes).encode(), bytes);
-        }
-    }
-}
+mod tests;

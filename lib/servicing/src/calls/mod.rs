@@ -2,6 +2,7 @@
 //! program's own kernel and waits for the thread to come back; everything between two steps
 //! happens while the vCPU stands still.
 mod descriptors;
+mod epoll;
 mod ids;
 mod messages;
 mod passing;
@@ -47,6 +48,7 @@ pub fn verdict(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
         nr::socket if inet(arguments[0]) => Verdict::Serve,
         nr::execve | nr::fork | nr::vfork | nr::clone3 => Verdict::Serve,
         nr::clone if arguments[0] & CLONE_THREAD == 0 => Verdict::Serve,
+        nr::epoll_create | nr::epoll_create1 => Verdict::Serve,
         nr::execveat => Verdict::Refuse(Errno::ENOSYS),
         // A ring would carry calls past everybody. This is what a kernel without rings says, and
         // what makes liburing, libuv and others do without; descriptors of rings that come from
@@ -120,7 +122,8 @@ async fn dispatch(cx: &Cx) -> Result<Outcome, Errno> {
         // They don't take sockets, and say so of the placeholder.
         nr::tee | nr::vmsplice | nr::copy_file_range | nr::mmap => Ok(Outcome::Reflect),
         nr::sendfile => splice::sendfile(cx).await,
-        nr::epoll_ctl => epoll_ctl(cx),
+        nr::epoll_create | nr::epoll_create1 => epoll::create(cx).await,
+        nr::epoll_ctl => epoll::control(cx).await,
         _ => with_descriptor(cx).await,
     }
 }
@@ -140,10 +143,22 @@ async fn with_descriptor(cx: &Cx) -> Result<Outcome, Errno> {
         nr::fcntl => return descriptors::fcntl(cx, &entry).await,
         _ => {}
     }
+    if entry.resource.epoll.is_some() {
+        return instance(cx, &entry).await;
+    }
     match entry.resource.state.get() {
         State::Local => Ok(Outcome::Reflect),
         State::Undecided => undecided(cx, &entry).await,
         State::Remote(_) | State::Dead => remote(cx, &entry).await,
+    }
+}
+
+/// Calls about an epoll instance. All else is what the real one in the program's kernel answers.
+async fn instance(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    match cx.number {
+        nr::epoll_wait | nr::epoll_pwait | nr::epoll_pwait2 => epoll::wait(cx, entry).await,
+        nr::ioctl => descriptors::ioctl_undecided(cx, entry).await,
+        _ => Ok(Outcome::Reflect),
     }
 }
 
@@ -235,18 +250,6 @@ const fn concerns_kind(number: u64) -> bool {
             | nr::futimesat
     );
     files || paths
-}
-
-fn epoll_ctl(cx: &Cx) -> Result<Outcome, Errno> {
-    match cx.table.get(cx.arguments[2]).map(|e| e.resource.state.get()) {
-        Some(State::Remote(_) | State::Dead) => {
-            // EPERM is what epoll says to files that it cannot wait for.
-            cx.note(Kind::Refused);
-            log_refusal(cx, Errno::EPERM);
-            Err(Errno::EPERM)
-        }
-        _ => Ok(Outcome::Reflect),
-    }
 }
 
 /// A call that is not covered, on a remote descriptor.

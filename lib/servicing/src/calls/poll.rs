@@ -266,7 +266,7 @@ pub async fn poll(cx: &Cx) -> Result<Outcome, Errno> {
 }
 
 /// A `struct timespec` of the program, or none.
-async fn time_in(cx: &Cx, at: u64) -> Result<Option<u64>, Errno> {
+pub(super) async fn time_in(cx: &Cx, at: u64) -> Result<Option<u64>, Errno> {
     if at == 0 {
         return Ok(None);
     }

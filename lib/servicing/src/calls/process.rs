@@ -11,6 +11,7 @@ use crate::spelling::spell;
 use crate::table::Table;
 use crate::world::{add, short_name};
 use alloc::rc::Rc;
+use alloc::vec::Vec;
 use core::cell::Cell;
 use linux_abi::{
     CLONE_NEWUSER, CLONE_THREAD, CLONE_VFORK, CLONE_VM, CloneArgs, Errno, MADV_POPULATE_WRITE,
@@ -174,8 +175,9 @@ async fn start_delegate(cx: &Cx, table: &Table) -> Result<(), Errno> {
     if response.value < 0 {
         return Err(Errno::EAGAIN);
     }
-    for entry in table.entries.borrow().values() {
-        let mut holders = entry.resource.holders.borrow_mut();
+    let entries: Vec<_> = table.entries.borrow().values().map(|e| e.resource.clone()).collect();
+    for resource in entries.into_iter().chain(table.copies(None)) {
+        let mut holders = resource.holders.borrow_mut();
         if let Some(fd) = holders.get(&parent.id).copied() {
             holders.insert(delegate.id, fd);
         }

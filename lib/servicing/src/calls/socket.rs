@@ -89,6 +89,7 @@ pub async fn commit(cx: &Cx, resource: &Resource) -> Result<i32, Errno> {
         cx.ask(&lease, &Request::SetOption { fd, level, name, length }).await?;
     }
     drop(lease);
+    super::epoll::committed(cx, resource).await?;
     super::passing::share(cx, resource).await;
     Ok(fd)
 }

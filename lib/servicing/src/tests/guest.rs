@@ -1,9 +1,11 @@
 //! A fake compute VM: page tables in fake memory, and a little kernel that carries out the calls
 //! that are re-executed.
 mod entry;
+mod epoll;
 mod kernel;
 
 use self::kernel::Effect;
+use super::instance::Instance;
 use super::processor;
 use super::service::{News, ROOT, Service};
 use crate::{Core, Engine, Settings, Window, World};
@@ -86,6 +88,9 @@ pub struct File {
     pub cloexec: bool,
     /// Tells sockets apart, however many descriptors they have.
     pub cookie: u64,
+    /// How often something arrived.
+    pub arrivals: Rc<Cell<u64>>,
+    pub epoll: Rc<RefCell<Instance>>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -95,6 +100,7 @@ pub enum Kind {
     Vsock,
     Pipe,
     Unix,
+    Epoll,
 }
 
 #[derive(Clone)]

@@ -1,6 +1,8 @@
 //! The whole engine against a fake guest and a fake service VM.
 mod descriptors;
+mod epoll;
 mod guest;
+mod instance;
 mod passing;
 mod processor;
 mod rights;
@@ -305,7 +307,7 @@ fn absent_pages_are_populated_and_bad_pointers_are_faults() {
 fn what_is_not_covered_is_refused_not_done_locally() {
     let (mut g, p, fd) = connected();
     assert_eq!(g.call(p, nr::fsetxattr, &[fd, 0, 0, 0, 10, 0]), -95);
-    assert_eq!(g.call(p, nr::epoll_ctl, &[50, 1, fd, DATA]), -1);
+    assert_eq!(g.call(p, nr::epoll_ctl, &[50, 1, fd, DATA]), -9);
     assert_eq!(g.call(p, nr::io_uring_setup, &[8, DATA]), -38);
     assert!(g.world.lines.borrow().iter().any(|l| l.contains("fsetxattr")));
     // The relay's own descriptors are not there for the program.

@@ -1,4 +1,7 @@
 //! A fake service VM: mailboxes in fake memory, a scripted network behind them.
+mod epoll;
+
+use super::instance::Instance;
 use memory::{Fake, Memory};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
@@ -23,6 +26,12 @@ pub struct Sock {
     /// `connect` answers `EINPROGRESS` until this is set.
     pub slow: bool,
     pub options: Vec<(i32, i32, Vec<u8>)>,
+    /// How often something arrived.
+    pub arrivals: u64,
+    /// It is an epoll instance.
+    pub instance: Option<Instance>,
+    /// It is another descriptor of that one.
+    pub alias: Option<i32>,
 }
 
 pub struct Worker {
@@ -212,6 +221,7 @@ impl Service {
             | Request::Bind { .. }
             | Request::Listen { .. }
             | Request::Accept { .. } => return self.set_up(m, sockets, delegate, request),
+            Request::Epoll(ref request) => return self.epoll(m, sockets, delegate, request),
             _ => return transfer(m, sockets, delegate, request),
         };
         Some(Response::value(value))
@@ -364,11 +374,8 @@ fn transfer(
                 let mut raw = [0; 8];
                 m.read(layout::PAYLOAD + n * 8, &mut raw).unwrap();
                 let mut e = PollEntry::decode(raw);
-                let s = open(sockets, delegate, e.fd);
-                e.revents = s.map_or(0x20, |s| {
-                    let readable = !s.received.is_empty() || s.eof || !s.backlog.is_empty();
-                    u16::from(readable) | if s.slow { 0 } else { 4 }
-                }) & (e.events | 0x38);
+                let found = epoll::level(sockets, delegate, e.fd).map_or(0x20, |l| l.0 as u16);
+                e.revents = found & (e.events | 0x38);
                 ready += i64::from(e.revents != 0);
                 m.write(layout::PAYLOAD + n * 8, &e.encode()).unwrap();
             }

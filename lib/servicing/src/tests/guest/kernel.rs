@@ -31,6 +31,14 @@ impl Guest {
             {
                 self.descriptor(process, number, a)
             }
+            nr::epoll_create1 => {
+                let cloexec = a[0] & 0o2000000 != 0;
+                self.fd(process, 3, File { kind: Kind::Epoll, cloexec, ..File::default() })
+            }
+            nr::epoll_ctl => self.epoll_ctl(process, a),
+            nr::epoll_wait | nr::epoll_pwait | nr::epoll_pwait2 => {
+                return self.epoll_wait(process, number, a);
+            }
             nr::close => match self.processes[process].files.remove(&fd) {
                 Some(file) => {
                     self.closed(&file);
@@ -247,8 +255,7 @@ impl Guest {
         for n in 0..a[1] {
             let mut e =
                 linux_abi::PollFd::decode(self.read(process, a[0] + n * 8, 8).try_into().unwrap());
-            let file = self.processes[process].files.get(&e.fd);
-            let found = file.map_or(0x20, |f| u16::from(!f.bytes.borrow().is_empty()));
+            let found = self.readable(process, e.fd).map_or(0x20, u16::from);
             e.revents = found & (e.events | 0x20);
             ready += i64::from(e.revents != 0);
             self.write(process, a[0] + n * 8, &e.encode());
