@@ -1,6 +1,7 @@
 //! The cases. Each file has a list of them.
 mod datagrams;
 mod descriptors;
+mod epoll;
 mod messages;
 mod mixed;
 mod signals;
@@ -20,6 +21,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         signals::CASES,
         descriptors::CASES,
         messages::CASES,
+        epoll::CASES,
     ]
     .into_iter()
     .flatten()

@@ -15,6 +15,8 @@ pub enum Side {
     Local,
     /// A delegate, under this number.
     Remote(i32),
+    /// Either: an epoll instance, under this number of a delegate.
+    Both(i32),
     /// Nobody any more.
     Lost,
     /// Nobody: the program does not have it.
@@ -41,13 +43,14 @@ impl Split {
         for (place, entry) in entries.iter_mut().enumerate() {
             let (fd, events) = (entry.fd, entry.events);
             entry.revents = 0;
-            match side(fd) {
-                Side::Ignored => {}
-                Side::Local => {
-                    split.local.push(*entry);
-                    split.local_places.push(place);
-                }
-                Side::Remote(fd) => {
+            let side = side(fd);
+            if let Side::Local | Side::Both(_) = side {
+                split.local.push(*entry);
+                split.local_places.push(place);
+            }
+            match side {
+                Side::Ignored | Side::Local => {}
+                Side::Remote(fd) | Side::Both(fd) => {
                     split.remote.push(PollEntry { fd, events, revents: 0 });
                     split.remote_places.push(place);
                 }
@@ -64,7 +67,7 @@ impl Split {
         let remote = self.remote_places.iter().zip(self.remote.iter().map(|e| e.revents));
         for (place, revents) in local.chain(remote) {
             if let Some(entry) = entries.get_mut(*place) {
-                entry.revents = revents;
+                entry.revents |= revents;
             }
         }
         entries.iter().filter(|e| e.revents != 0).count()
@@ -82,8 +85,10 @@ pub fn side(cx: &Cx, fd: i32) -> Side {
     let Some(entry) = cx.table.get(fd as u64) else { return Side::Local };
     match entry.resource.state.get() {
         State::Undecided | State::Local => Side::Local,
-        State::Remote(_) | State::Dead => {
-            cx.remote_fd(&entry.resource).map_or(Side::Lost, Side::Remote)
-        }
+        State::Remote(_) | State::Dead => match cx.remote_fd(&entry.resource) {
+            Ok(fd) if entry.resource.epoll.is_some() => Side::Both(fd),
+            Ok(fd) => Side::Remote(fd),
+            Err(_) => Side::Lost,
+        },
     }
 }

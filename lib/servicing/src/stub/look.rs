@@ -23,6 +23,8 @@ impl Look {
     pub fn of(number: u64) -> Self {
         let by_number = match number {
             nr::socket
+            | nr::epoll_create
+            | nr::epoll_create1
             | nr::execve
             | nr::execveat
             | nr::fork

@@ -220,6 +220,15 @@ fn an_instance_in_another_is_ready_when_either_half_is() {
     g.world.net.sockets.borrow_mut().get_mut(&key).unwrap().received.clear();
     assert_eq!(take(&mut g, p, outer, 8), [(IN, 5)]);
     assert_eq!(take(&mut g, p, inner, 8), [(IN, 8)]);
+    let entry = |fd: u64| linux_abi::PollFd { fd: fd as i32, events: 1, revents: 0 }.encode();
+    g.write(p, DATA, &entry(outer));
+    g.write(p, DATA + 8, &entry(inner));
+    assert_eq!(g.call(p, nr::poll, &[DATA, 2, FOREVER]), 2);
+    file.bytes.borrow_mut().clear();
+    assert_eq!(g.call(p, nr::poll, &[DATA, 2, 0]), 0);
+    let b = blocked(g.begin(p, FS, RSP, nr::poll, &[DATA, 2, FOREVER]));
+    arrive(&g, key);
+    assert_eq!(done(g.again(&b)), 2);
     assert_eq!(control(&mut g, p, outer, MODIFY, inner, 0, 5), 0);
     assert_eq!(take(&mut g, p, outer, 8), []);
     assert_eq!(control(&mut g, p, outer, DELETE, inner, 0, 5), 0);
