@@ -389,7 +389,7 @@ impl Request {
                 groups: u32_of(w[6])?,
             }),
             31 => Request::Fetch { pid: i32_of(w[2])?, fd: i32_of(w[1])? },
-            _ => Request::Epoll(EpollRequest::of_words(&w)?),
+            _ => Request::Epoll(EpollRequest::of_words(w)?),
         })
     }
 }
