@@ -180,6 +180,7 @@ fn resource(state: State) -> Rc<crate::table::Resource> {
         bound: std::cell::Cell::new(None),
         options: RefCell::default(),
         holders: RefCell::default(),
+        epoll: None,
     })
 }
 
