@@ -199,7 +199,7 @@ async fn copy_of(cx: &Cx, fd: i32) -> Result<Rc<Resource>, Errno> {
     let copy = descriptor(cx.ask(&lease, &request).await?.value)?;
     let resource = cx.core.resource(0, 0, 0);
     resource.state.set(State::Remote(copy));
-    resource.holders.borrow_mut().insert(lease.delegate.id);
+    resource.holders.borrow_mut().insert(lease.delegate.id, copy);
     Ok(Rc::new(resource))
 }
 
@@ -247,7 +247,7 @@ async fn make_half(cx: &Cx, instance: &Resource, epoll: &Epoll) -> Result<i32, E
     {
         let mut holders = instance.holders.borrow_mut();
         holders.clear();
-        holders.insert(lease.delegate.id);
+        holders.insert(lease.delegate.id, fd);
     }
     instance.state.set(State::Remote(fd));
     for wake in epoll.waiters() {
