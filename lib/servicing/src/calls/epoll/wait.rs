@@ -200,6 +200,34 @@ impl Wait<'_> {
         result
     }
 
+    /// Has the remote half watched, if there is one; where there is none, its making wakes.
+    async fn watch_remote(
+        &self,
+        before: Option<RemotePoll>,
+        lease: &WakeLease,
+    ) -> Result<Option<RemotePoll>, Errno> {
+        let (cx, wake) = (self.cx, lease.wake());
+        let Some(fd) = self.half() else {
+            self.epoll.expect(wake);
+            return Ok(None);
+        };
+        cx.note(if self.epoll.has_local.get() { Kind::Both } else { Kind::Remote });
+        let entry = PollEntry { fd, events: POLLIN, revents: 0 };
+        let poll = match before {
+            Some(mut poll) => {
+                poll.again(cx, &[entry]).await?;
+                poll
+            }
+            None => {
+                let poll = RemotePoll::start(cx, &[entry], WAIT_FOREVER).await?;
+                poll.spin(cx);
+                poll
+            }
+        };
+        poll.arm(wake);
+        Ok(Some(poll))
+    }
+
     async fn sleep_on(
         &self,
         lease: &WakeLease,
@@ -210,29 +238,7 @@ impl Wait<'_> {
         let mut remote: Option<RemotePoll> = None;
         let mut in_vain = false;
         loop {
-            match self.half() {
-                Some(fd) => {
-                    cx.note(if self.epoll.has_local.get() { Kind::Both } else { Kind::Remote });
-                    let entry = PollEntry { fd, events: POLLIN, revents: 0 };
-                    let poll = match remote.take() {
-                        Some(mut poll) => {
-                            poll.again(cx, &[entry]).await?;
-                            poll
-                        }
-                        None => {
-                            let poll = RemotePoll::start(cx, &[entry], WAIT_FOREVER).await?;
-                            poll.spin(cx);
-                            poll
-                        }
-                    };
-                    poll.arm(wake);
-                    remote = Some(poll);
-                }
-                None => {
-                    remote = None;
-                    self.epoll.expect(wake);
-                }
-            }
+            remote = self.watch_remote(remote.take(), lease).await?;
             if remote.as_ref().is_some_and(|poll| poll.is_done(cx)) {
                 remote = None;
                 let ready = self.take().await?;

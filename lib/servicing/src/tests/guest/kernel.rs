@@ -39,28 +39,12 @@ impl Guest {
             nr::epoll_wait | nr::epoll_pwait | nr::epoll_pwait2 => {
                 return self.epoll_wait(process, number, a);
             }
-            nr::close => match self.processes[process].files.remove(&fd) {
-                Some(file) => {
-                    self.closed(&file);
-                    0
-                }
-                None => -9,
-            },
-            nr::close_range => {
-                let files = &mut self.processes[process].files;
-                files.retain(|fd, _| (*fd as u64) < a[0] || *fd as u64 > a[1]);
-                0
-            }
+            nr::close | nr::close_range => self.close(process, number, a),
             nr::connect if known => self.connect(process, fd),
             nr::getsockname if known => self.name(process, fd, a[1]),
             nr::read | nr::ppoll => return self.waits(process, number, a),
             nr::mmap => self.mmap(process, a),
-            nr::mprotect => {
-                let cr3 = self.processes[process].cr3;
-                let entry = self.leaf(cr3, a[0]);
-                self.map(cr3, a[0], entry & !0xfff, if a[2] & 2 == 0 { 5 } else { 7 });
-                0
-            }
+            nr::mprotect => self.mprotect(process, a),
             nr::madvise => self.populate(process, a),
             nr::execve => return self.execve(process, a[0]),
             nr::fork => return self.fork(process),
@@ -84,6 +68,24 @@ impl Guest {
             nr::getppid => 1,
             _ => -38,
         }))
+    }
+
+    fn close(&mut self, process: usize, number: u64, a: [u64; 6]) -> i64 {
+        let files = &mut self.processes[process].files;
+        if number == nr::close_range {
+            files.retain(|fd, _| (*fd as u64) < a[0] || *fd as u64 > a[1]);
+            return 0;
+        }
+        let Some(file) = files.remove(&(a[0] as i32)) else { return -9 };
+        self.closed(&file);
+        0
+    }
+
+    fn mprotect(&mut self, process: usize, a: [u64; 6]) -> i64 {
+        let cr3 = self.processes[process].cr3;
+        let entry = self.leaf(cr3, a[0]);
+        self.map(cr3, a[0], entry & !0xfff, if a[2] & 2 == 0 { 5 } else { 7 });
+        0
     }
 
     /// Descriptors on their way.
