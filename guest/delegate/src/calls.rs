@@ -23,6 +23,14 @@ use wire::{PollEntry, Request, Response, layout};
 
 const AF_INET: u32 = 2;
 const AF_INET6: u32 = 10;
+const AF_NETLINK: u32 = 16;
+const NETLINK_ROUTE: u32 = 0;
+const SOCK_DGRAM: i32 = 2;
+/// Longest argument of an `ioctl` (`struct ifreq`), and list of interfaces that is told.
+const ARGUMENT_MAX: u32 = 40;
+const LIST_MAX: u32 = 64 * 1024;
+/// `SIOCGIFCONF`.
+const LIST_INTERFACES: u32 = 0x8912;
 const SOL_SOCKET: i32 = 1;
 /// Send buffers stay in use after the call has returned: not with mailboxes, which the next request
 /// fills anew. Without it `MSG_ZEROCOPY` is ignored (`Documentation/networking/msg_zerocopy.rst`).
@@ -194,7 +202,7 @@ impl<H: Hypervisor> Call<'_, H> {
     fn socket(&self, domain: u32, kind: u32, protocol: u32) -> Outcome<Response> {
         /// The part of a socket's kind that is no flag (`SOCK_TYPE_MASK`).
         const KINDS: u32 = 0xf;
-        if !matches!(domain, AF_INET | AF_INET6) {
+        if !matches!((domain, protocol), (AF_INET | AF_INET6, _) | (AF_NETLINK, NETLINK_ROUTE)) {
             return Err(Failure::Errno(errno::EAFNOSUPPORT));
         }
         let signed = |word: u32| i32::try_from(word).map_err(|_| Failure::Errno(errno::EINVAL));
@@ -302,13 +310,28 @@ impl<H: Hypervisor> Call<'_, H> {
         Ok(Response { address: self.put_address(&address, length)?, ..Response::value(0) })
     }
 
+    /// Without a descriptor it is about interfaces, which any socket can be asked for.
     fn ioctl(&self, fd: i32, command: u32) -> Outcome<Response> {
-        let socket = self.get(fd)?;
-        let mut bytes = [0; size_of::<i32>()];
-        self.door.memory().read(layout::PAYLOAD, &mut bytes)?;
-        let mut argument = i32::from_ne_bytes(bytes);
+        let socket = match fd {
+            -1 => Arc::new(socket::socket(AF_INET.cast_signed(), SOCK_DGRAM, 0)?),
+            fd => self.get(fd)?,
+        };
+        if command == LIST_INTERFACES {
+            return self.interfaces(socket.as_fd());
+        }
+        let mut argument = self.payload(ARGUMENT_MAX, ARGUMENT_MAX)?;
         let value = socket::control(socket.as_fd(), command, &mut argument)?;
-        self.with_payload(i64::from(value), &argument.to_ne_bytes())
+        self.with_payload(i64::from(value), &argument)
+    }
+
+    /// The list of interfaces, as long as the request says; answers its length.
+    fn interfaces(&self, socket: BorrowedFd<'_>) -> Outcome<Response> {
+        let mut room = [0; size_of::<u32>()];
+        self.door.memory().read(layout::PAYLOAD, &mut room)?;
+        let mut list = vec![0; u32::from_ne_bytes(room).min(LIST_MAX) as usize];
+        let length = socket::interfaces(socket, &mut list)?;
+        list.truncate(length);
+        self.with_payload(length as i64, &list)
     }
 
     fn poll(&self, count: u32, wait: u64) -> Outcome<Response> {

@@ -166,10 +166,32 @@ fn options_and_timeouts_are_those_of_the_real_socket() {
         let limit = Duration::from_nanos(wait).min(Duration::from_millis(60));
         assert!(start.elapsed() >= limit && start.elapsed() < limit * 10, "{:?}", start.elapsed());
     }
-    // SO_ZEROCOPY, SO_ATTACH_FILTER, netfilter: not here.
-    for (level, name) in [(1, 60), (1, 26), (0, 64), (41, 64)] {
-        assert_eq!(peer.value(&Request::SetOption { fd, level, name, length: 4 }), -95);
+    // SO_ZEROCOPY, half a filter, SO_ATTACH_BPF, netfilter: not here.
+    let refused = [(1, 60, -95), (1, 26, EINVAL), (1, 50, -92), (0, 64, -92), (41, 64, -92)];
+    for (level, name, error) in refused {
+        assert_eq!(peer.value(&Request::SetOption { fd, level, name, length: 4 }), error);
     }
+}
+
+#[test]
+fn interfaces_are_asked_for_without_a_socket() {
+    let (_relay, peer) = worker();
+    let mut argument = [0; 40];
+    argument[..2].copy_from_slice(b"lo");
+    peer.put(layout::PAYLOAD, &argument);
+    assert_eq!(peer.value(&Request::Ioctl { fd: -1, command: 0x8933 }), 0);
+    assert_eq!(peer.data(layout::PAYLOAD, 20)[16..], 1i32.to_ne_bytes());
+    // Without room: how long the list would be.
+    peer.put(layout::PAYLOAD, &[0; 4]);
+    let needed = peer.value(&Request::Ioctl { fd: -1, command: 0x8912 });
+    assert!(needed >= 40, "{needed}");
+    peer.put(layout::PAYLOAD, &(needed as u32).to_ne_bytes());
+    let response = peer.call(&Request::Ioctl { fd: -1, command: 0x8912 });
+    assert_eq!(response.value, i64::from(response.length));
+    // SIOCSIFFLAGS changes something; of routing sockets there is one protocol.
+    assert_eq!(peer.value(&Request::Ioctl { fd: -1, command: 0x8914 }), -95);
+    assert!(peer.value(&Request::Socket { domain: 16, kind: 3, protocol: 0 }) > 0);
+    assert_eq!(peer.value(&Request::Socket { domain: 16, kind: 3, protocol: 15 }), -97);
 }
 
 #[test]

@@ -1,9 +1,11 @@
 //! The cases. Each file has a list of them.
+mod control;
 mod datagrams;
 mod descriptors;
 mod epoll;
 mod messages;
 mod mixed;
+mod options;
 mod signals;
 mod streams;
 
@@ -14,7 +16,7 @@ pub type Case = (&'static str, fn(&mut Probe));
 
 /// All of them.
 pub fn all() -> impl Iterator<Item = &'static Case> {
-    [
+    let lists = [
         streams::CASES,
         datagrams::CASES,
         mixed::CASES,
@@ -22,7 +24,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         descriptors::CASES,
         messages::CASES,
         epoll::CASES,
-    ]
-    .into_iter()
-    .flatten()
+        options::CASES,
+        control::CASES,
+    ];
+    lists.into_iter().flatten()
 }

@@ -52,7 +52,8 @@ fn case(peer: SocketAddr, name: &str) -> Result<()> {
 /// All cases, each in a process of its own.
 fn run(peer: &str, filter: &str) -> Result<()> {
     let own = std::env::current_exe().context("own path")?;
-    for (name, _) in cases::all().filter(|(name, _)| name.contains(filter)) {
+    let chosen = |name: &str| filter.split(',').any(|part| name.contains(part));
+    for (name, _) in cases::all().filter(|(name, _)| chosen(name)) {
         let child = Command::new(&own)
             .args(["case", peer, name])
             .stdin(Stdio::null())

@@ -9,6 +9,7 @@ pub mod fork;
 pub mod hypercall;
 pub mod identity;
 pub mod mailbox;
+mod option;
 pub mod raw;
 pub mod socket;
 

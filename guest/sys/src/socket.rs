@@ -1,6 +1,7 @@
 //! Socket calls on bytes that come from, or go to, another machine unchanged.
 
 use crate::mailbox::Piece;
+pub use crate::option::{control, interfaces, option, set_option};
 use crate::{checked, checked_length};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
@@ -127,56 +128,6 @@ pub fn peer_name(socket: BorrowedFd<'_>, into: &mut Address) -> io::Result<usize
         .map(|(_, n)| n)
 }
 
-/// Options whose value holds pointers, which would mean nothing, or harm, in this process; and
-/// whole levels that are none of a program's business. (`include/uapi/linux/{in,in6,tcp,udp}.h`,
-/// `include/uapi/asm-generic/socket.h`.)
-fn may_pass(level: i32, name: i32) -> bool {
-    match level {
-        libc::SOL_SOCKET => {
-            !matches!(name, libc::SO_ATTACH_FILTER | libc::SO_ATTACH_REUSEPORT_CBPF)
-        }
-        // From 64 on: iptables, arptables, IPVS.
-        libc::IPPROTO_IP => (0..64).contains(&name),
-        // 64 and 65: ip6tables.
-        libc::IPPROTO_IPV6 => (0..80).contains(&name) && !matches!(name, 64 | 65),
-        libc::IPPROTO_TCP => name != libc::TCP_ZEROCOPY_RECEIVE,
-        libc::IPPROTO_UDP | libc::IPPROTO_UDPLITE | libc::IPPROTO_ICMPV6 | libc::SOL_RAW => true,
-        _ => false,
-    }
-}
-
-/// `setsockopt(2)`.
-///
-/// # Errors
-/// As `setsockopt(2)`; `EOPNOTSUPP` for options that cannot be passed on.
-pub fn set_option(socket: BorrowedFd<'_>, level: i32, name: i32, value: &[u8]) -> io::Result<()> {
-    if !may_pass(level, name) {
-        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-    }
-    // SAFETY: the kernel reads `value.len()` bytes; no option that is let through holds a pointer.
-    checked(unsafe {
-        libc::setsockopt(socket.as_raw_fd(), level, name, value.as_ptr().cast(), length_of(value)?)
-    })
-    .map(drop)
-}
-
-/// `getsockopt(2)`: the length of the value.
-///
-/// # Errors
-/// As `getsockopt(2)`; `EOPNOTSUPP` for options that cannot be passed on.
-pub fn option(socket: BorrowedFd<'_>, level: i32, name: i32, into: &mut [u8]) -> io::Result<usize> {
-    if !may_pass(level, name) {
-        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-    }
-    let mut length = length_of(into)?;
-    // SAFETY: the kernel writes at most `length` bytes to `into`; no option that is let through
-    // holds a pointer.
-    checked(unsafe {
-        libc::getsockopt(socket.as_raw_fd(), level, name, into.as_mut_ptr().cast(), &raw mut length)
-    })?;
-    Ok(length as usize)
-}
-
 /// `sendmsg(2)` of bytes; an empty `address` or `control` means none.
 ///
 /// # Errors
@@ -297,26 +248,4 @@ fn empty_message(piece: &mut libc::iovec) -> libc::msghdr {
         msg_controllen: 0,
         msg_flags: 0,
     }
-}
-
-/// Requests to a socket whose argument is a pointer to one `int` and that change nothing but the
-/// socket (`include/uapi/linux/sockios.h`, `include/uapi/asm-generic/ioctls.h`).
-const INTEGER_REQUESTS: [u32; 4] = [
-    0x541b, // FIONREAD = SIOCINQ
-    0x5411, // TIOCOUTQ = SIOCOUTQ
-    0x8905, // SIOCATMARK
-    0x894b, // SIOCOUTQNSD
-];
-
-/// `ioctl(2)` with a pointer to an `int`, for requests about the queues of a socket.
-///
-/// # Errors
-/// As `ioctl(2)`; `EOPNOTSUPP` for other requests.
-pub fn control(socket: BorrowedFd<'_>, request: u32, argument: &mut i32) -> io::Result<i32> {
-    if !INTEGER_REQUESTS.contains(&request) {
-        return Err(io::Error::from_raw_os_error(libc::EOPNOTSUPP));
-    }
-    let request = libc::Ioctl::from(request);
-    // SAFETY: each of the requests reads or writes one `int`.
-    checked(unsafe { libc::ioctl(socket.as_raw_fd(), request, &raw mut *argument) })
 }

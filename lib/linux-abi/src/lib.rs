@@ -8,16 +8,20 @@ extern crate std;
 
 mod address;
 mod calls;
+mod control;
 mod epoll;
 mod errno;
 mod flags;
+mod ioctl;
 mod layouts;
 
 pub use address::Address;
 pub use calls::{Argument, Call, call, name, nr};
+pub use control::{ControlMessage, control_messages};
 pub use epoll::*;
 pub use errno::{Errno, check};
 pub use flags::*;
+pub use ioctl::*;
 pub use layouts::{
     CloneArgs, FdSet, IoVec, MMsgHdr, MsgHdr, PollFd, SigsetArgument, TimeSpec, TimeVal,
 };

@@ -86,20 +86,7 @@ impl Core {
     /// A new socket that has not committed.
     pub fn resource(&self, domain: u32, kind: u32, protocol: u32) -> Resource {
         self.next_resource.set(self.next_resource.get() + 1);
-        Resource {
-            id: self.next_resource.get(),
-            domain,
-            kind,
-            protocol,
-            state: Cell::new(State::Undecided),
-            nonblocking: Cell::new(false),
-            receive_timeout: Cell::new(0),
-            send_timeout: Cell::new(0),
-            bound: Cell::new(None),
-            options: RefCell::default(),
-            holders: RefCell::default(),
-            epoll: None,
-        }
+        Resource::new(self.next_resource.get(), domain, kind, protocol)
     }
 
     /// A new epoll instance without a remote half.

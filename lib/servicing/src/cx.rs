@@ -73,6 +73,8 @@ pub struct Cx {
     pub arguments: [u64; 6],
     /// How it was carried out, for the books.
     pub kind: Cell<Kind>,
+    /// How often it waited for something that was not for it.
+    pub in_vain: Cell<u32>,
     /// Meeting point with the engine.
     pub exchange: Rc<Exchange>,
 }
@@ -90,7 +92,8 @@ impl Cx {
     ) -> Self {
         let (number, arguments) = (saved.number(), saved.arguments());
         let kind = Cell::new(Kind::Local);
-        Self { core, space, table, fs, saved, number, arguments, kind, exchange }
+        let in_vain = Cell::new(0);
+        Self { core, space, table, fs, saved, number, arguments, kind, in_vain, exchange }
     }
 
     /// An argument as `int`.

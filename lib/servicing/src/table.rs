@@ -53,8 +53,12 @@ pub struct Resource {
     pub receive_timeout: Cell<u64>,
     /// `SO_SNDTIMEO`.
     pub send_timeout: Cell<u64>,
-    /// The address that it was given.
+    /// `SO_RCVLOWAT`, where it is not 1.
+    pub low_water: Cell<u32>,
+    /// The address that its program gave it.
     pub bound: Cell<Option<(IpAddr, u16)>>,
+    /// Its last `connect` was one to `AF_UNSPEC`.
+    pub dissolved: Cell<bool>,
     /// Options to be replayed.
     pub options: RefCell<Vec<OptionSet>>,
     /// Delegates that have the remote socket, and its number there.
@@ -67,6 +71,35 @@ pub struct Resource {
 pub const OPTION_LIMIT: usize = 64;
 
 impl Resource {
+    /// One that has not committed.
+    #[must_use]
+    pub fn new(id: u64, domain: u32, kind: u32, protocol: u32) -> Self {
+        Self {
+            id,
+            domain,
+            kind,
+            protocol,
+            state: Cell::new(State::Undecided),
+            nonblocking: Cell::new(false),
+            receive_timeout: Cell::new(0),
+            send_timeout: Cell::new(0),
+            low_water: Cell::new(1),
+            bound: Cell::new(None),
+            dissolved: Cell::new(false),
+            options: RefCell::default(),
+            holders: RefCell::default(),
+            epoll: None,
+        }
+    }
+
+    /// Takes over what `accept` takes over from the listening socket (`sk_clone_lock`).
+    pub fn inherit(&self, listener: &Self) {
+        self.receive_timeout.set(listener.receive_timeout.get());
+        self.send_timeout.set(listener.send_timeout.get());
+        self.low_water.set(listener.low_water.get());
+        self.bound.set(listener.bound.get());
+    }
+
     /// True for byte streams.
     #[must_use]
     pub fn is_stream(&self) -> bool {
@@ -93,6 +126,14 @@ pub enum Namespace {
     Initial,
     /// Another one: its ids and capabilities mean nothing outside.
     Other,
+}
+
+impl Entry {
+    /// True when it has committed to the process's own kernel.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.resource.state.get() == State::Local
+    }
 }
 
 /// A descriptor table. Only sockets that are, or may become, remote are in it.
@@ -277,20 +318,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn resource(id: u64) -> Rc<Resource> {
-        Rc::new(Resource {
-            id,
-            domain: 2,
-            kind: 1,
-            protocol: 0,
-            state: Cell::new(State::Undecided),
-            nonblocking: Cell::new(false),
-            receive_timeout: Cell::new(0),
-            send_timeout: Cell::new(0),
-            bound: Cell::new(None),
-            options: RefCell::default(),
-            holders: RefCell::default(),
-            epoll: None,
-        })
+        Rc::new(Resource::new(id, 2, 1, 0))
     }
 
     #[derive(Clone, Debug)]

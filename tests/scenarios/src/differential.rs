@@ -2,7 +2,7 @@
 //! in the compute VM. What they see must be the same, apart from what `tests/scenarios/
 //! differences.toml` lists with a reason that stands in `doc/caveats.md`.
 //!
-//! `$TRAPLINE_CASES` chooses cases by a part of their names.
+//! `$TRAPLINE_CASES` chooses cases by parts of their names, with commas between them.
 use crate::rig::{Rig, succeeded, text};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;

@@ -1,16 +1,15 @@
 //! Calls about descriptors themselves. The program's own kernel carries them out on the
 //! placeholders; here is only kept up what the numbers stand for.
-use super::readiness::Access;
-use super::refuse;
 use super::socket::put;
 use crate::cx::Cx;
 use crate::space::Outcome;
-use crate::table::{Entry, State};
+use crate::table::Entry;
+use crate::world::Kind;
 use linux_abi::{
-    CLOSE_RANGE_CLOEXEC, Errno, F_DUPFD, F_DUPFD_CLOEXEC, F_SETFD, F_SETFL, FD_CLOEXEC, FIOCLEX,
-    FIONBIO, FIONCLEX, FIONREAD, O_CLOEXEC, O_NONBLOCK, SIOCATMARK, TCGETS, TIOCOUTQ, check, nr,
+    CLOSE_RANGE_CLOEXEC, Errno, F_DUPFD, F_DUPFD_CLOEXEC, F_SETFD, F_SETFL, FD_CLOEXEC, O_ASYNC,
+    O_CLOEXEC, O_NONBLOCK, check, nr,
 };
-use wire::{Request, layout};
+use wire::Request;
 
 /// `close`: the remote socket first, so that its port is free when the program goes on.
 pub async fn close(cx: &Cx) -> Result<Outcome, Errno> {
@@ -84,6 +83,16 @@ pub async fn dup_onto(cx: &Cx) -> Result<Outcome, Errno> {
     }
 }
 
+/// `SIGIO` for what happens in the service VM is not raised yet: said, not kept silent.
+///
+/// # Errors
+/// `EOPNOTSUPP`.
+pub fn refuse_signals(cx: &Cx) -> Result<Outcome, Errno> {
+    cx.note(Kind::Refused);
+    super::log_refusal(cx, Errno::EOPNOTSUPP);
+    Err(Errno::EOPNOTSUPP)
+}
+
 /// `fcntl`.
 pub async fn fcntl(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let value = cx.arguments[2] as u32;
@@ -96,6 +105,8 @@ pub async fn fcntl(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
             cx.table.set_close_on_exec(cx.int(0), value & FD_CLOEXEC != 0);
             Ok(Outcome::Reflect)
         }
+        // Nobody would raise the signal.
+        F_SETFL if value & O_ASYNC != 0 && !entry.is_local() => refuse_signals(cx),
         F_SETFL => {
             let result = check(cx.original().await)?;
             entry.resource.nonblocking.set(value & O_NONBLOCK != 0);
@@ -103,51 +114,4 @@ pub async fn fcntl(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
         }
         _ => Ok(Outcome::Reflect),
     }
-}
-
-/// The commands that change a descriptor or its flags. `None`: another command.
-async fn ioctl_flags(cx: &Cx, entry: &Entry) -> Result<Option<Outcome>, Errno> {
-    match cx.int(1) as u32 {
-        FIONBIO => {
-            let on = i32::from_le_bytes(cx.array(cx.arguments[2]).await?);
-            let result = check(cx.original().await)?;
-            entry.resource.nonblocking.set(on != 0);
-            Ok(Some(Outcome::Return(result)))
-        }
-        command @ (FIOCLEX | FIONCLEX) => {
-            cx.table.set_close_on_exec(cx.int(0), command == FIOCLEX);
-            Ok(Some(Outcome::Reflect))
-        }
-        _ => Ok(None),
-    }
-}
-
-/// `ioctl` before the socket has committed.
-pub async fn ioctl_undecided(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
-    Ok(ioctl_flags(cx, entry).await?.unwrap_or(Outcome::Reflect))
-}
-
-/// `ioctl` of a remote socket.
-pub async fn ioctl(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
-    if let Some(outcome) = ioctl_flags(cx, entry).await? {
-        return Ok(outcome);
-    }
-    let command = cx.int(1) as u32;
-    match command {
-        // Programs ask every descriptor whether it is a terminal.
-        TCGETS => return Ok(Outcome::Reflect),
-        FIONREAD | TIOCOUTQ | SIOCATMARK => {}
-        _ => return refuse(cx),
-    }
-    let hold = cx.hold(entry);
-    let State::Remote(_) = hold.resource.state.get() else { return Err(Errno::EIO) };
-    let fd = cx.remote_fd(&hold.resource)?;
-    let lease = cx.worker().await?;
-    lease.mailbox().memory().write_all(layout::PAYLOAD, &[0; 4])?;
-    let response = cx.ask(&lease, &Request::Ioctl { fd, command }).await?;
-    let result = check(response.value)?;
-    let mut value = [0; 4];
-    lease.mailbox().memory().read_all(layout::PAYLOAD, &mut value)?;
-    cx.write(cx.arguments[2], &value).await?;
-    Ok(Outcome::Return(result))
 }

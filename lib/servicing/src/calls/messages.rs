@@ -6,8 +6,8 @@ use crate::space::Outcome;
 use crate::table::{Entry, State};
 use alloc::vec::Vec;
 use linux_abi::{
-    Errno, MMsgHdr, MSG_CTRUNC, MSG_DONTWAIT, MSG_WAITFORONE, MsgHdr, SCM_RIGHTS, SOL_SOCKET,
-    TimeSpec, nr,
+    Errno, MMsgHdr, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_DONTWAIT, MSG_WAITFORONE, MsgHdr, SCM_RIGHTS,
+    SOL_SOCKET, TimeSpec, control_messages, nr,
 };
 use wire::layout;
 
@@ -22,17 +22,23 @@ async fn header(cx: &Cx, at: u64) -> Result<MsgHdr, Errno> {
     Ok(MsgHdr::decode(&bytes))
 }
 
+/// Bytes of address, as `copy_msghdr_from_user` takes them: no more than an address can have.
+fn name_room(message: &MsgHdr) -> Result<u64, Errno> {
+    let length = u64::try_from(message.name_length as i32).map_err(|_| Errno::EINVAL)?;
+    Ok(length.min(u64::from(layout::ADDRESS_MAX)))
+}
+
 async fn outgoing(cx: &Cx, message: &MsgHdr, flags: u32) -> Result<(Buffers, Extra), Errno> {
     let address = match message.name {
         0 => Vec::new(),
-        at => address_in(cx, at, u64::from(message.name_length)).await?,
+        at => address_in(cx, at, name_room(message)?).await?,
     };
     let control = match message.control_length {
         0 => Vec::new(),
         n if n > u64::from(layout::CONTROL_MAX) => return Err(Errno::ENOBUFS),
         n => cx.bytes(message.control, n as usize).await?,
     };
-    super::rules::control(cx, &control)?;
+    super::options::check_control(cx, &control)?;
     let buffers =
         Buffers::vectors(cx, message.vectors, message.vector_count, Errno::EMSGSIZE).await?;
     Ok((buffers, Extra { flags, address, control }))
@@ -76,6 +82,7 @@ pub async fn sendmmsg(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
 
 async fn receive_one(cx: &Cx, entry: &Entry, at: u64, flags: u32) -> Result<i64, Errno> {
     let message = header(cx, at).await?;
+    name_room(&message)?;
     let buffers =
         Buffers::vectors(cx, message.vectors, message.vector_count, Errno::EMSGSIZE).await?;
     let room = u32::try_from(message.control_length).unwrap_or(u32::MAX);
@@ -84,8 +91,6 @@ async fn receive_one(cx: &Cx, entry: &Entry, at: u64, flags: u32) -> Result<i64,
     if message.name != 0 {
         let length_at = at.wrapping_add(MsgHdr::NAME_LENGTH_AT);
         address_out(cx, &received.address, message.name, length_at).await?;
-    } else {
-        cx.write(at.wrapping_add(MsgHdr::NAME_LENGTH_AT), &0u32.to_le_bytes()).await?;
     }
     // Descriptors cannot come over an internet socket: whatever claims so is dropped.
     let foreign = !descriptors(&received.control).is_empty();
@@ -95,7 +100,8 @@ async fn receive_one(cx: &Cx, entry: &Entry, at: u64, flags: u32) -> Result<i64,
     }
     let length = (control.len() as u64).to_le_bytes();
     cx.write(at.wrapping_add(MsgHdr::CONTROL_LENGTH_AT), &length).await?;
-    let flags = received.flags | if foreign { MSG_CTRUNC } else { 0 };
+    let asked = flags & MSG_CMSG_CLOEXEC;
+    let flags = received.flags | asked | if foreign { MSG_CTRUNC } else { 0 };
     cx.write(at.wrapping_add(MsgHdr::FLAGS_AT), &flags.to_le_bytes()).await?;
     Ok(received.value)
 }
@@ -138,6 +144,10 @@ pub async fn recvmmsg(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
             break;
         }
     }
+    if cx.arguments[4] != 0 {
+        let left = TimeSpec::from_nanoseconds(deadline.saturating_sub(cx.core.world.now()));
+        cx.write(cx.arguments[4], &left.encode()).await?;
+    }
     Ok(Outcome::Return(received))
 }
 
@@ -175,29 +185,11 @@ pub async fn local_send(cx: &Cx) -> Result<Outcome, Errno> {
     super::passing::send(cx, passed).await
 }
 
-/// The pieces of ancillary data: level, type and data. Whatever is malformed is the kernel's to
-/// refuse.
-pub fn pieces(control: &[u8]) -> impl Iterator<Item = (i32, i32, &[u8])> {
-    const HEADER: usize = 16;
-    let mut rest = control;
-    core::iter::from_fn(move || {
-        let (header, _) = rest.split_first_chunk::<HEADER>()?;
-        let (length, kind) = header.split_first_chunk::<8>()?;
-        let (level, kind) = kind.split_first_chunk::<4>()?;
-        let level = i32::from_le_bytes(*level);
-        let kind = i32::from_le_bytes(*kind.first_chunk::<4>()?);
-        let length = usize::try_from(u64::from_le_bytes(*length)).ok()?;
-        let data = rest.get(HEADER..length)?;
-        rest = length.checked_next_multiple_of(8).and_then(|l| rest.get(l..)).unwrap_or(&[]);
-        Some((level, kind, data))
-    })
-}
-
 /// The descriptors that ancillary data carry.
 fn descriptors(control: &[u8]) -> Vec<i32> {
-    pieces(control)
-        .filter(|(level, kind, _)| (*level, *kind) == (SOL_SOCKET, SCM_RIGHTS))
-        .flat_map(|(_, _, data)| data.as_chunks().0)
+    control_messages(control)
+        .filter(|message| (message.level, message.kind) == (SOL_SOCKET, SCM_RIGHTS))
+        .flat_map(|message| message.data.as_chunks().0)
         .map(|number| i32::from_le_bytes(*number))
         .collect()
 }

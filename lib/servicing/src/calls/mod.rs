@@ -1,10 +1,15 @@
 //! The calls that are serviced, each as a sequence of steps. A step makes a call of the
 //! program's own kernel and waits for the thread to come back; everything between two steps
 //! happens while the vCPU stands still.
+mod buffers;
+mod connect;
+mod control;
 mod descriptors;
 mod epoll;
 mod ids;
 mod messages;
+mod netlink;
+mod options;
 mod passing;
 mod poll;
 mod process;
@@ -21,7 +26,7 @@ use crate::space::Outcome;
 use crate::table::{Entry, State, Table};
 use crate::world::Kind;
 use alloc::rc::Rc;
-use linux_abi::{AF_INET, AF_INET6, CLONE_THREAD, Errno, name, nr};
+use linux_abi::{AF_NETLINK, CLONE_THREAD, Errno, name, nr};
 
 pub use ids::{Identity, introduce};
 pub use passing::{Passing, forget as forget_passing};
@@ -42,10 +47,11 @@ pub enum Verdict {
 /// What is to be done with a call of a trusted process, without touching its memory.
 #[must_use]
 pub fn verdict(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
-    let inet = |domain: u64| matches!(domain as u32, AF_INET | AF_INET6);
+    let [a, b, c] = [0, 1, 2].map(|n| arguments[n] as u32);
     let known = !table.is_empty();
     match number {
-        nr::socket if inet(arguments[0]) => Verdict::Serve,
+        nr::socket if socket::making(a, b, c) != socket::Making::Own => Verdict::Serve,
+        nr::ioctl if control::is_about_interfaces(b) => Verdict::Serve,
         nr::execve | nr::fork | nr::vfork | nr::clone3 => Verdict::Serve,
         nr::clone if arguments[0] & CLONE_THREAD == 0 => Verdict::Serve,
         nr::epoll_create | nr::epoll_create1 => Verdict::Serve,
@@ -124,6 +130,9 @@ async fn dispatch(cx: &Cx) -> Result<Outcome, Errno> {
         nr::sendfile => splice::sendfile(cx).await,
         nr::epoll_create | nr::epoll_create1 => epoll::create(cx).await,
         nr::epoll_ctl => epoll::control(cx).await,
+        nr::ioctl if control::is_about_interfaces(cx.int(1) as u32) => {
+            control::interfaces(cx).await
+        }
         _ => with_descriptor(cx).await,
     }
 }
@@ -147,6 +156,7 @@ async fn with_descriptor(cx: &Cx) -> Result<Outcome, Errno> {
         return instance(cx, &entry).await;
     }
     match entry.resource.state.get() {
+        State::Local if cx.number == nr::connect => connect::connect(cx, &entry).await,
         State::Local => Ok(Outcome::Reflect),
         State::Undecided => undecided(cx, &entry).await,
         State::Remote(_) | State::Dead => remote(cx, &entry).await,
@@ -157,19 +167,24 @@ async fn with_descriptor(cx: &Cx) -> Result<Outcome, Errno> {
 async fn instance(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     match cx.number {
         nr::epoll_wait | nr::epoll_pwait | nr::epoll_pwait2 => epoll::wait(cx, entry).await,
-        nr::ioctl => descriptors::ioctl_undecided(cx, entry).await,
+        nr::ioctl => control::ioctl_undecided(cx, entry).await,
         _ => Ok(Outcome::Reflect),
     }
 }
 
 /// Calls that can make a socket commit; all else is what an unconnected socket answers.
 async fn undecided(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    if entry.resource.domain == AF_NETLINK && netlink::commits(cx.number) {
+        let hold = cx.hold(entry);
+        socket::commit(cx, &hold.resource).await?;
+        return remote(cx, entry).await;
+    }
     match cx.number {
-        nr::connect => socket::connect(cx, entry).await,
+        nr::connect => connect::connect(cx, entry).await,
         nr::bind => socket::bind(cx, entry).await,
         nr::listen => socket::listen(cx, entry).await,
-        nr::setsockopt => socket::note_option(cx, entry).await,
-        nr::ioctl => descriptors::ioctl_undecided(cx, entry).await,
+        nr::setsockopt => options::note_option(cx, entry).await,
+        nr::ioctl => control::ioctl_undecided(cx, entry).await,
         nr::sendto => transfer::sendto(cx, entry).await,
         nr::sendmsg => messages::sendmsg(cx, entry).await,
         nr::sendmmsg => messages::sendmmsg(cx, entry).await,
@@ -179,15 +194,15 @@ async fn undecided(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
 
 async fn remote(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     match cx.number {
-        nr::connect => socket::connect(cx, entry).await,
+        nr::connect => connect::connect(cx, entry).await,
         nr::bind => socket::bind(cx, entry).await,
         nr::listen => socket::listen(cx, entry).await,
         nr::accept | nr::accept4 => socket::accept(cx, entry).await,
         nr::shutdown => socket::shutdown(cx, entry).await,
         nr::getsockname | nr::getpeername => socket::names(cx, entry).await,
-        nr::getsockopt => socket::get_option(cx, entry).await,
-        nr::setsockopt => socket::set_option(cx, entry).await,
-        nr::ioctl => descriptors::ioctl(cx, entry).await,
+        nr::getsockopt => options::get_option(cx, entry).await,
+        nr::setsockopt => options::set_option(cx, entry).await,
+        nr::ioctl => control::ioctl(cx, entry).await,
         nr::read => transfer::read(cx, entry).await,
         nr::readv => transfer::readv(cx, entry).await,
         nr::recvfrom => transfer::recvfrom(cx, entry).await,

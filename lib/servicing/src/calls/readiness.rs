@@ -122,9 +122,8 @@ impl RemotePoll {
     /// As `start`.
     pub async fn again(&mut self, cx: &Cx, entries: &[PollEntry]) -> Result<(), Errno> {
         if self.exchange.worker.borrow().is_none() {
-            self.out = RefCell::new(Self::post(cx, entries, WAIT_FOREVER).await?);
+            self.out = RefCell::new(Self::post(cx, entries, self.wait).await?);
             self.entries = entries.to_vec();
-            self.wait = WAIT_FOREVER;
         }
         Ok(())
     }
@@ -270,6 +269,11 @@ impl<M: memory::Memory> Access for M {
     }
 }
 
+/// How often a call may find that its socket has an error for somebody else, before it pauses.
+const IN_VAIN: u32 = 3;
+/// The pause, in nanoseconds.
+const PAUSE: u64 = 2_000_000;
+
 /// Waits until a socket is ready for `events`, or has an error.
 ///
 /// # Errors
@@ -281,13 +285,32 @@ pub async fn wait_ready(
     patience: Patience,
 ) -> Result<(), Errno> {
     let fd = cx.remote_fd(resource)?;
-    let entry = PollEntry { fd, events, revents: 0 };
-    let mut poll = RemotePoll::start(cx, &[entry], WAIT_FOREVER).await?;
+    let mut entry = [PollEntry { fd, events, revents: 0 }];
+    wait_for(cx, &mut entry, WAIT_FOREVER, patience).await?;
+    // `poll` tells of an error queue (IP_RECVERR) until somebody reads it; other calls go on
+    // waiting meanwhile.
+    if entry[0].revents == linux_abi::POLLERR {
+        cx.in_vain.set(cx.in_vain.get() + 1);
+        if cx.in_vain.get() > IN_VAIN {
+            wait_for(cx, &mut [], PAUSE, patience).await?;
+        }
+    }
+    Ok(())
+}
+
+/// Waits for an entry, or until the remote side's time is over.
+async fn wait_for(
+    cx: &Cx,
+    entries: &mut [PollEntry],
+    wait: u64,
+    patience: Patience,
+) -> Result<(), Errno> {
+    let mut poll = RemotePoll::start(cx, entries, wait).await?;
     if !poll.spin(cx) {
         let lease = cx.wake().await?;
         let scratch = cx.scratch()?;
         loop {
-            poll.again(cx, &[entry]).await?;
+            poll.again(cx, entries).await?;
             poll.arm(lease.wake());
             if poll.is_done(cx) {
                 break;
@@ -297,6 +320,7 @@ pub async fn wait_ready(
         poll.disarm();
     }
     // Where the delegate is gone, the next real request says what that means.
+    poll.take(entries);
     Ok(())
 }
 

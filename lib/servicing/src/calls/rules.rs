@@ -2,7 +2,6 @@
 //!
 //! Refusals are those of Linux' own rules: `EACCES` where an address is chosen (as from a
 //! prohibiting route), `EPERM` where something is sent (as from a packet filter).
-use super::messages::pieces;
 use crate::cx::Cx;
 use crate::table::{Resource, State};
 use crate::world::Kind;
@@ -21,15 +20,6 @@ const IPPROTO_MPTCP: u32 = 262;
 /// Bytes of a `struct sockaddr_in`.
 const SHORTEST_ADDRESS: usize = 16;
 
-const SOL_IP: i32 = 0;
-const SOL_IPV6: i32 = 41;
-/// Options and ancillary data that send a packet elsewhere than its address says.
-const IP_OPTIONS: i32 = 4;
-const IP_RETOPTS: i32 = 7;
-const IPV6_2292RTHDR: i32 = 5;
-const IPV6_2292PKTOPTIONS: i32 = 6;
-const IPV6_RTHDR: i32 = 57;
-
 /// Where a peer is, or a listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Peer {
@@ -45,7 +35,7 @@ pub enum Peer {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Own {
     /// In the program's own VM.
-    Local,
+    Local((IpAddr, u16)),
     /// In the service VM.
     Remote((IpAddr, u16)),
     /// It is no address: the program's kernel says so.
@@ -100,14 +90,27 @@ fn refused(cx: &Cx, resource: &Resource, what: &dyn Display, error: Errno) -> Er
 /// # Errors
 /// `refusal`; what a remote socket says to a peer that it cannot have.
 pub fn peer(cx: &Cx, resource: &Resource, address: &[u8], refusal: Errno) -> Result<Peer, Errno> {
-    let undecided = resource.state.get() == State::Undecided;
+    peer_of(cx, resource, resource.state.get() == State::Undecided, address, refusal)
+}
+
+/// The same where the caller knows whether the socket may still choose its side.
+///
+/// # Errors
+/// As [`peer`].
+pub fn peer_of(
+    cx: &Cx,
+    resource: &Resource,
+    undecided: bool,
+    address: &[u8],
+    refusal: Errno,
+) -> Result<Peer, Errno> {
     let sends = refusal == Errno::EPERM;
     let found = if sends { lenient(address) } else { Address::parse(address) };
     let Some(found) = found else {
         return match family(address) {
             _ if undecided => Ok(Peer::Unknown),
             // AF_UNSPEC dissolves an association; what is too short is refused over there.
-            Some(0) => Ok(Peer::Remote),
+            Some(0) if !sends => Ok(Peer::Remote),
             _ if address.len() < SHORTEST_ADDRESS => Err(Errno::EINVAL),
             _ => Err(Errno::EAFNOSUPPORT),
         };
@@ -141,7 +144,7 @@ pub fn own_address(cx: &Cx, resource: &Resource, address: &[u8]) -> Result<Own, 
     let program = cx.core.program(&cx.space);
     let decide = |p: &policy::Program| p.bind(protocol(resource), found.ip(), found.port());
     match program.map_or(Decision::Refuse, decide) {
-        Decision::Use(Place::Local) if undecided => Ok(Own::Local),
+        Decision::Use(Place::Local) if undecided => Ok(Own::Local((found.ip(), found.port()))),
         Decision::Use(Place::Local) => Err(Errno::EADDRNOTAVAIL),
         Decision::Use(Place::Remote | Place::Both) => Ok(Own::Remote((found.ip(), found.port()))),
         Decision::Refuse => Err(refused(cx, resource, &found, Errno::EACCES)),
@@ -168,43 +171,6 @@ pub fn listener(cx: &Cx, resource: &Resource) -> Result<Peer, Errno> {
             Err(refused(cx, resource, &what, Errno::EACCES))
         }
     }
-}
-
-/// Refuses options by which packets go elsewhere than their address says.
-///
-/// # Errors
-/// `EPERM`, as without `CAP_NET_RAW`.
-pub fn option(cx: &Cx, level: i32, name: i32) -> Result<(), Errno> {
-    let routes = match level {
-        SOL_IP => name == IP_OPTIONS,
-        SOL_IPV6 => matches!(name, IPV6_RTHDR | IPV6_2292RTHDR | IPV6_2292PKTOPTIONS),
-        _ => false,
-    };
-    if routes { Err(detour(cx)) } else { Ok(()) }
-}
-
-/// The same in ancillary data.
-///
-/// # Errors
-/// `EPERM`.
-pub fn control(cx: &Cx, control: &[u8]) -> Result<(), Errno> {
-    let routes = |(level, kind, _): (i32, i32, &[u8])| match level {
-        SOL_IP => kind == IP_RETOPTS,
-        SOL_IPV6 => matches!(kind, IPV6_RTHDR | IPV6_2292RTHDR),
-        _ => false,
-    };
-    if pieces(control).any(routes) { Err(detour(cx)) } else { Ok(()) }
-}
-
-fn detour(cx: &Cx) -> Errno {
-    cx.note(Kind::Refused);
-    cx.core.world.log(format_args!(
-        "{}[{}]: the policy refuses {}: source routing could lead around it",
-        cx.space.name.borrow(),
-        cx.space.id,
-        name(cx.number),
-    ));
-    Errno::EPERM
 }
 
 #[cfg(test)]

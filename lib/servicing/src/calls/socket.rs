@@ -3,27 +3,68 @@ use super::readiness::{Access, Patience, wait_ready};
 use super::rules::{self, Own, Peer};
 use crate::cx::Cx;
 use crate::space::Outcome;
-use crate::table::{Entry, OPTION_LIMIT, OptionSet, Resource, State};
+use crate::table::{Entry, OptionSet, Resource, State};
 use crate::world::{Kind, add};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use linux_abi::{
-    Errno, POLLIN, POLLOUT, SO_ATTACH_BPF, SO_ATTACH_FILTER, SO_RCVTIMEO, SO_RCVTIMEO_NEW,
-    SO_SNDTIMEO, SO_SNDTIMEO_NEW, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_TYPE_MASK, SOL_SOCKET, TimeVal,
-    check, nr,
+    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, Errno, POLLIN, SOCK_CLOEXEC, SOCK_NONBLOCK,
+    SOCK_PACKET, SOCK_RAW, SOCK_TYPE_MASK, check, nr,
 };
 use wire::{Request, layout};
 
-/// Longest option value that is carried over.
-const OPTION_MAX: usize = 4096;
-/// Option of `SOL_TCP` whose value holds a pointer.
-const TCP_ZEROCOPY_RECEIVE: i32 = 35;
-const SOL_TCP: i32 = 6;
+/// The routing protocol of `AF_NETLINK` (`NETLINK_ROUTE`).
+const NETLINK_ROUTE: u32 = 0;
+/// One more than the highest protocol number (`IPPROTO_MAX`).
+const PROTOCOL_END: u32 = 263;
+
+/// What is done with a new socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Making {
+    /// The own kernel's business alone.
+    Own,
+    /// It may become remote.
+    Serve,
+    /// Not made: what a program without `CAP_NET_RAW` gets.
+    Refuse(Errno),
+}
+
+/// The rule for new sockets. Whoever sends raw packets through the service VM is bound by no
+/// address rule, so nobody may.
+#[must_use]
+pub fn making(domain: u32, kind: u32, protocol: u32) -> Making {
+    let (base, flags) = (kind & SOCK_TYPE_MASK, kind & !SOCK_TYPE_MASK);
+    if flags & !(SOCK_NONBLOCK | SOCK_CLOEXEC) != 0 {
+        return Making::Own;
+    }
+    match (domain, base) {
+        (AF_PACKET, _) | (AF_INET, SOCK_PACKET) => Making::Refuse(Errno::EPERM),
+        // The order of `inet_create` and `inet6_create`.
+        (AF_INET | AF_INET6, SOCK_RAW) => Making::Refuse(match protocol {
+            0 => Errno::EPROTONOSUPPORT,
+            n if n < PROTOCOL_END => Errno::EPERM,
+            _ => Errno::EINVAL,
+        }),
+        (AF_INET | AF_INET6, _) => Making::Serve,
+        (AF_NETLINK, _) if protocol == NETLINK_ROUTE => Making::Serve,
+        _ => Making::Own,
+    }
+}
 
 /// `socket`: makes the placeholder; the remote socket is made when it commits.
 pub async fn socket(cx: &Cx) -> Result<Outcome, Errno> {
-    let fd = check(cx.original().await)?;
     let [domain, kind, protocol] = [0, 1, 2].map(|n| cx.int(n) as u32);
+    if let Making::Refuse(error) = making(domain, kind, protocol) {
+        cx.note(Kind::Refused);
+        cx.core.world.log(format_args!(
+            "{}[{}]: socket({domain}, {kind:#x}, {protocol}) is not for trusted programs: {}",
+            cx.space.name.borrow(),
+            cx.space.id,
+            error.name(),
+        ));
+        return Err(error);
+    }
+    let fd = check(cx.original().await)?;
     let resource = cx.core.resource(domain, kind & SOCK_TYPE_MASK, protocol);
     resource.nonblocking.set(kind & SOCK_NONBLOCK != 0);
     let close_on_exec = kind & SOCK_CLOEXEC != 0;
@@ -79,9 +120,14 @@ pub async fn commit(cx: &Cx, resource: &Resource) -> Result<i32, Errno> {
     let (domain, kind, protocol) = (resource.domain, resource.kind, resource.protocol);
     let made = cx.ask(&lease, &Request::Socket { domain, kind, protocol }).await?;
     let fd = descriptor(made.value)?;
+    if resource.state.get() != State::Undecided {
+        // Another thread was faster.
+        cx.ask(&lease, &Request::Close { fd }).await?;
+        return cx.remote_fd(resource);
+    }
     resource.holders.borrow_mut().insert(lease.delegate.id, fd);
     resource.state.set(State::Remote(fd));
-    let options = resource.options.take();
+    let options = resource.options.borrow().clone();
     for OptionSet { level, name, value } in options {
         lease.mailbox().memory().write_all(layout::PAYLOAD, &value)?;
         let length = value.len() as u32;
@@ -102,54 +148,23 @@ pub fn descriptor(value: i64) -> Result<i32, Errno> {
     i32::try_from(check(value)?).ok().filter(|fd| *fd >= 0).ok_or(Errno::EIO)
 }
 
-/// `connect`.
-pub async fn connect(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
-    let address = address_in(cx, cx.arguments[1], cx.arguments[2]).await?;
-    let resource = &entry.resource;
-    match rules::peer(cx, resource, &address, Errno::EACCES)? {
-        Peer::Unknown => return Ok(Outcome::Reflect),
-        Peer::Own => {
-            resource.state.set(State::Local);
-            return Ok(Outcome::Reflect);
-        }
-        Peer::Remote => {}
-    }
-    let hold = cx.hold(entry);
-    commit(cx, &hold.resource).await?;
-    let waits = !resource.nonblocking.get() && resource.is_stream();
-    let patience = Patience::from_timeout(resource.send_timeout.get(), cx.core.world.now());
-    loop {
-        match connect_once(cx, resource, &address).await {
-            // Once its outcome is there, asking again tells it, as for a program that asks twice.
-            Err(Errno::EINPROGRESS | Errno::EALREADY) if waits => {}
-            result => return Ok(Outcome::Return(result?)),
-        }
-        match wait_ready(cx, resource, POLLOUT, patience).await {
-            Err(Errno::EAGAIN) => return Err(Errno::EINPROGRESS),
-            other => other?,
-        }
-    }
-}
-
-async fn connect_once(cx: &Cx, resource: &Resource, address: &[u8]) -> Result<i64, Errno> {
-    let fd = cx.remote_fd(resource)?;
-    let lease = cx.worker().await?;
-    lease.mailbox().memory().write_all(layout::ADDRESS, address)?;
-    let length = address.len() as u32;
-    check(cx.ask(&lease, &Request::Connect { fd, address: length, wait: 0 }).await?.value)
-}
-
 /// `bind`: the rules decide in which VM the address is.
 pub async fn bind(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let address = address_in(cx, cx.arguments[1], cx.arguments[2]).await?;
     let resource = &entry.resource;
-    let own = match rules::own_address(cx, resource, &address)? {
-        Own::Unknown => return Ok(Outcome::Reflect),
-        Own::Local => {
-            resource.state.set(State::Local);
-            return Ok(Outcome::Reflect);
+    // Routing sockets have no rules: their addresses name processes, not machines.
+    let own = if resource.domain == AF_NETLINK {
+        None
+    } else {
+        match rules::own_address(cx, resource, &address)? {
+            Own::Unknown => return Ok(Outcome::Reflect),
+            Own::Local(own) => {
+                resource.state.set(State::Local);
+                resource.bound.set(Some(own));
+                return Ok(Outcome::Reflect);
+            }
+            Own::Remote(own) => Some(own),
         }
-        Own::Remote(own) => own,
     };
     let hold = cx.hold(entry);
     let fd = commit(cx, &hold.resource).await?;
@@ -158,7 +173,7 @@ pub async fn bind(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let length = address.len() as u32;
     let response = cx.ask(&lease, &Request::Bind { fd, address: length }).await?;
     let result = check(response.value)?;
-    resource.bound.set(Some(own));
+    resource.bound.set(own);
     Ok(Outcome::Return(result))
 }
 
@@ -207,6 +222,7 @@ pub async fn accept(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     accepted.state.set(State::Remote(remote));
     accepted.holders.borrow_mut().insert(delegate, remote);
     accepted.nonblocking.set(flags & SOCK_NONBLOCK != 0);
+    accepted.inherit(resource);
     let entry = Entry { resource: Rc::new(accepted), close_on_exec: flags & SOCK_CLOEXEC != 0 };
     // From here on the connection is closed again unless it gets its descriptor.
     let connection = cx.hold(&entry);
@@ -256,98 +272,22 @@ pub async fn names(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     Ok(Outcome::Return(0))
 }
 
-/// Options whose value is, or holds, a pointer.
-fn has_pointer(level: i32, name: i32) -> bool {
-    level == SOL_SOCKET && matches!(name, SO_ATTACH_FILTER | SO_ATTACH_BPF | 27 | 51 | 52)
-        || level == SOL_TCP && name == TCP_ZEROCOPY_RECEIVE
-        // iptables' options share the level of IP.
-        || matches!(level, 0 | 41) && name == 64
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-async fn option_value(cx: &Cx) -> Result<Vec<u8>, Errno> {
-    let length = usize::try_from(cx.int(4)).map_err(|_| Errno::EINVAL)?;
-    if length > OPTION_MAX {
-        return Err(Errno::EINVAL);
+    #[test]
+    fn raw_sockets_are_refused_as_without_privileges() {
+        assert_eq!(making(AF_INET, SOCK_RAW, 0), Making::Refuse(Errno::EPROTONOSUPPORT));
+        assert_eq!(making(AF_INET6, SOCK_RAW | SOCK_CLOEXEC, 58), Making::Refuse(Errno::EPERM));
+        assert_eq!(making(AF_INET, SOCK_RAW, 300), Making::Refuse(Errno::EINVAL));
+        assert_eq!(making(AF_INET, SOCK_PACKET, 3), Making::Refuse(Errno::EPERM));
+        assert_eq!(making(AF_PACKET, SOCK_RAW, 3), Making::Refuse(Errno::EPERM));
+        assert_eq!(making(AF_INET, 1, 0), Making::Serve);
+        assert_eq!(making(AF_NETLINK, SOCK_RAW, 0), Making::Serve);
+        assert_eq!(making(AF_NETLINK, SOCK_RAW, 15), Making::Own);
+        assert_eq!(making(1, 1, 0), Making::Own);
+        // Flags that do not exist: the own kernel says so.
+        assert_eq!(making(AF_INET, SOCK_RAW | 0x100, 1), Making::Own);
     }
-    cx.bytes(cx.arguments[3], length).await
-}
-
-/// `setsockopt` before the socket has committed.
-pub async fn note_option(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
-    let (level, name) = (cx.int(1), cx.int(2));
-    if has_pointer(level, name) {
-        return Ok(Outcome::Reflect);
-    }
-    rules::option(cx, level, name)?;
-    let value = option_value(cx).await?;
-    let result = check(cx.original().await)?;
-    time_limit(&entry.resource, level, name, &value);
-    let mut options = entry.resource.options.borrow_mut();
-    if options.len() >= OPTION_LIMIT {
-        return Err(Errno::ENOBUFS);
-    }
-    options.push(OptionSet { level, name, value });
-    Ok(Outcome::Return(result))
-}
-
-/// Time-outs are the relay's own business: remote sockets never block.
-fn time_limit(resource: &Resource, level: i32, name: i32, value: &[u8]) {
-    let timeout = match name {
-        SO_RCVTIMEO | SO_RCVTIMEO_NEW => &resource.receive_timeout,
-        SO_SNDTIMEO | SO_SNDTIMEO_NEW => &resource.send_timeout,
-        _ => return,
-    };
-    let value: Option<&[u8; 16]> = value.get(..16).and_then(|v| v.try_into().ok());
-    if let (SOL_SOCKET, Some(value)) = (level, value) {
-        timeout.set(TimeVal::decode(value).to_nanoseconds().unwrap_or(0));
-    }
-}
-
-/// `setsockopt` of a remote socket.
-pub async fn set_option(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
-    let (level, name) = (cx.int(1), cx.int(2));
-    if has_pointer(level, name) {
-        return refuse_option(cx);
-    }
-    rules::option(cx, level, name)?;
-    let value = option_value(cx).await?;
-    let hold = cx.hold(entry);
-    let fd = cx.remote_fd(&hold.resource)?;
-    let lease = cx.worker().await?;
-    lease.mailbox().memory().write_all(layout::PAYLOAD, &value)?;
-    let length = value.len() as u32;
-    let response = cx.ask(&lease, &Request::SetOption { fd, level, name, length }).await?;
-    let result = check(response.value)?;
-    time_limit(&hold.resource, level, name, &value);
-    Ok(Outcome::Return(result))
-}
-
-/// `getsockopt` of a remote socket.
-pub async fn get_option(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
-    let (level, name) = (cx.int(1), cx.int(2));
-    if has_pointer(level, name) {
-        return refuse_option(cx);
-    }
-    let length_at = cx.arguments[4];
-    let room = i32::from_le_bytes(cx.array(length_at).await?);
-    let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?.min(OPTION_MAX);
-    let value = cx.bytes(cx.arguments[3], room).await?;
-    let hold = cx.hold(entry);
-    let fd = cx.remote_fd(&hold.resource)?;
-    let lease = cx.worker().await?;
-    lease.mailbox().memory().write_all(layout::PAYLOAD, &value)?;
-    let length = room as u32;
-    let response = cx.ask(&lease, &Request::GetOption { fd, level, name, length }).await?;
-    let result = check(response.value)?;
-    let mut out = alloc::vec![0; (response.length as usize).min(room)];
-    lease.mailbox().memory().read_all(layout::PAYLOAD, &mut out)?;
-    cx.write(cx.arguments[3], &out).await?;
-    cx.write(length_at, &(out.len() as u32).to_le_bytes()).await?;
-    Ok(Outcome::Return(result))
-}
-
-fn refuse_option(cx: &Cx) -> Result<Outcome, Errno> {
-    cx.note(Kind::Refused);
-    super::log_refusal(cx, Errno::EOPNOTSUPP);
-    Err(Errno::EOPNOTSUPP)
 }

@@ -1,143 +1,25 @@
 //! Reading and writing: one request a try, data straight between the program's buffers and the
 //! mailbox. Only readiness is waited for: a request that moves data never waits, so a signal can
 //! never find one half done.
+pub use super::buffers::Buffers;
+use super::connect::finish_fast_open;
+use super::netlink;
 use super::readiness::{Access as _, Patience, wait_ready};
+use super::rules::{Peer, peer};
 use super::socket::{address_in, address_of, address_out, commit};
 use crate::cx::{Cx, Hold};
-use crate::delegate::Lease;
 use crate::space::Outcome;
 use crate::table::{Entry, State};
 use crate::world::add;
 use alloc::vec::Vec;
 use linux_abi::{
-    Errno, IOV_MAX, IoVec, MAX_RW_COUNT, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_NOSIGNAL, MSG_OOB,
-    MSG_PEEK, MSG_TRUNC, MSG_WAITALL, POLLIN, POLLOUT, POLLPRI, SIGPIPE, SOCK_CLOEXEC,
-    TASK_SIZE_MAX, check, nr,
+    AF_NETLINK, Errno, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_FASTOPEN, MSG_NOSIGNAL, MSG_OOB, MSG_PEEK,
+    MSG_TRUNC, MSG_WAITALL, POLLIN, POLLOUT, SIGPIPE, SOCK_CLOEXEC, check, nr,
 };
 use wire::{Request, layout};
 
-/// Bytes that are copied at a time.
-const CHUNK: usize = 16 << 10;
 /// Flags of sends that only concern the own side.
 const OWN_FLAGS: u32 = MSG_DONTWAIT | 0x4000_0000 | SOCK_CLOEXEC | 0x1_0000;
-
-/// The program's buffers.
-#[derive(Clone, Debug)]
-pub struct Buffers {
-    parts: Vec<IoVec>,
-    /// Bytes in all of them.
-    pub total: u64,
-}
-
-impl Buffers {
-    /// A single one, cut down to what one call transfers.
-    ///
-    /// # Errors
-    /// `EFAULT` for a range that is not the user's.
-    pub fn one(base: u64, length: u64) -> Result<Self, Errno> {
-        let length = length.min(MAX_RW_COUNT);
-        let part = IoVec { base, length };
-        Self::check(&part)?;
-        Ok(Self { parts: alloc::vec![part], total: length })
-    }
-
-    /// One buffer of `read` or `write`, which refuse a length that leaves user memory; others cut
-    /// it to the most that is moved at once first.
-    ///
-    /// # Errors
-    /// `EFAULT` when it lies outside user memory.
-    pub fn whole(base: u64, length: u64) -> Result<Self, Errno> {
-        Self::check(&IoVec { base, length })?;
-        Self::one(base, length)
-    }
-
-    fn check(part: &IoVec) -> Result<(), Errno> {
-        match part.base.checked_add(part.length) {
-            Some(end) if end <= TASK_SIZE_MAX || part.length == 0 => Ok(()),
-            _ => Err(Errno::EFAULT),
-        }
-    }
-
-    /// Copies an array of `struct iovec` in; `too_many` is the error for more than `IOV_MAX`.
-    ///
-    /// # Errors
-    /// `EFAULT`, `EINVAL` for a negative length, `too_many`.
-    pub async fn vectors(cx: &Cx, at: u64, count: u64, too_many: Errno) -> Result<Self, Errno> {
-        if count > IOV_MAX {
-            return Err(too_many);
-        }
-        let bytes = cx.bytes(at, count as usize * IoVec::SIZE).await?;
-        let mut parts = Vec::with_capacity(count as usize);
-        let mut total = 0u64;
-        for chunk in bytes.chunks_exact(IoVec::SIZE) {
-            let mut raw = [0; IoVec::SIZE];
-            raw.copy_from_slice(chunk);
-            let mut part = IoVec::decode(&raw);
-            if part.length > i64::MAX as u64 {
-                return Err(Errno::EINVAL);
-            }
-            part.length = part.length.min(MAX_RW_COUNT - total);
-            Self::check(&part)?;
-            total += part.length;
-            parts.push(part);
-        }
-        Ok(Self { parts, total })
-    }
-
-    /// The pieces of `skip .. skip + length`, as (address, length).
-    fn pieces(&self, skip: u64, length: u64) -> impl Iterator<Item = (u64, usize)> + '_ {
-        let mut before = 0u64;
-        let end = skip.saturating_add(length);
-        self.parts.iter().filter_map(move |part| {
-            let start = before.max(skip);
-            let stop = (before + part.length).min(end);
-            let piece =
-                (start < stop).then(|| (part.base + (start - before), (stop - start) as usize));
-            before += part.length;
-            piece
-        })
-    }
-
-    /// Copies `length` bytes from `skip` on into a mailbox.
-    async fn gather(&self, cx: &Cx, lease: &Lease, skip: u64, length: u64) -> Result<(), Errno> {
-        let mut chunk = alloc::vec![0; CHUNK.min(length as usize)];
-        let mut at = layout::PAYLOAD;
-        for (mut address, mut left) in self.pieces(skip, length) {
-            while left > 0 {
-                let n = left.min(chunk.len());
-                let Some(part) = chunk.get_mut(..n) else { return Err(Errno::EIO) };
-                cx.read(address, part).await?;
-                lease.mailbox().memory().write_all(at, part)?;
-                (address, left, at) = (address + n as u64, left - n, at + n as u64);
-            }
-        }
-        Ok(())
-    }
-
-    /// Copies `length` bytes out of a mailbox to `skip` and on.
-    async fn scatter(&self, cx: &Cx, lease: &Lease, skip: u64, length: u64) -> Result<(), Errno> {
-        let mut chunk = alloc::vec![0; CHUNK.min(length as usize)];
-        let mut at = layout::PAYLOAD;
-        for (mut address, mut left) in self.pieces(skip, length) {
-            while left > 0 {
-                let n = left.min(chunk.len());
-                let Some(part) = chunk.get_mut(..n) else { return Err(Errno::EIO) };
-                lease.mailbox().memory().read_all(at, part)?;
-                cx.write(address, part).await?;
-                (address, left, at) = (address + n as u64, left - n, at + n as u64);
-            }
-        }
-        Ok(())
-    }
-
-    /// Makes `length` bytes from `skip` on writable.
-    async fn prepare(&self, cx: &Cx, skip: u64, length: u64) -> Result<(), Errno> {
-        for (address, part) in self.pieces(skip, length) {
-            cx.prepare(address, part).await?;
-        }
-        Ok(())
-    }
-}
 
 /// What is sent besides the data.
 #[derive(Clone, Debug, Default)]
@@ -190,18 +72,25 @@ async fn send_all(
         return Err(Errno::EMSGSIZE);
     }
     let patience = Patience::from_timeout(resource.send_timeout.get(), cx.core.world.now());
+    let (mut flags, mut address) = (extra.flags, extra.address.clone());
     loop {
         let fd = cx.remote_fd(resource)?;
         let lease = cx.worker().await?;
         let length = (buffers.total - *sent).min(room);
-        buffers.gather(cx, &lease, *sent, length).await?;
+        if resource.domain == AF_NETLINK {
+            netlink::put_request(cx, &lease, &buffers.copy(cx, netlink::REQUEST_MAX).await?)?;
+        } else {
+            buffers.gather(cx, &lease, *sent, length).await?;
+        }
         let mailbox = lease.mailbox();
-        mailbox.memory().write_all(layout::ADDRESS, &extra.address)?;
+        mailbox.memory().write_all(layout::ADDRESS, &address)?;
         mailbox.memory().write_all(layout::CONTROL, &extra.control)?;
+        // The urgent byte is the last one of all.
+        let urgent = if *sent + length < buffers.total { MSG_OOB } else { 0 };
         let request = Request::Send {
             fd,
-            flags: extra.flags & !OWN_FLAGS,
-            address: extra.address.len() as u32,
+            flags: flags & !(OWN_FLAGS | urgent),
+            address: address.len() as u32,
             control: extra.control.len() as u32,
             length: length as u32,
             all: false,
@@ -215,6 +104,9 @@ async fn send_all(
                 if *sent >= buffers.total || !resource.is_stream() {
                     return Ok(());
                 }
+            }
+            Err(Errno::EINPROGRESS) if waits && flags & MSG_FASTOPEN != 0 => {
+                (flags, address) = finish_fast_open(cx, hold, flags, &address).await?;
             }
             Err(Errno::EAGAIN) if waits => {
                 let patience = if *sent > 0 { patience.once_begun() } else { patience };
@@ -251,18 +143,24 @@ pub async fn receive(
 ) -> Result<Received, Errno> {
     let hold = cx.hold(entry);
     let resource = &hold.resource;
-    let waits = !resource.nonblocking.get() && flags & MSG_DONTWAIT == 0;
-    let all = waits && flags & (MSG_WAITALL | MSG_PEEK) == MSG_WAITALL && resource.is_stream();
+    // Urgent data and errors are there or not: nobody waits for them (`tcp_recv_urg`).
+    let waits = !resource.nonblocking.get() && flags & (MSG_DONTWAIT | MSG_OOB | MSG_ERRQUEUE) == 0;
+    let stream = resource.is_stream() && waits && flags & MSG_PEEK == 0;
+    let mark = u64::from(resource.low_water.get());
+    // A mark that is never reached asks for all.
+    let all = stream && (flags & MSG_WAITALL != 0 || mark > 1 && mark >= buffers.total);
     let patience = Patience::from_timeout(resource.receive_timeout.get(), cx.core.world.now());
     let mut received = Received::default();
     let mut done = 0;
+    if stream && mark > 1 && !all {
+        wait_ready(cx, resource, POLLIN, patience).await?;
+    }
     loop {
         let part = receive_part(cx, &hold, buffers, (flags, control), done).await;
         let patience = if done > 0 { patience.once_begun() } else { patience };
         let result = match part {
-            Err(Errno::EAGAIN) if waits && flags & MSG_ERRQUEUE == 0 => {
-                let events = if flags & MSG_OOB != 0 { POLLPRI } else { POLLIN };
-                wait_ready(cx, resource, events, patience).await.map(|()| None)
+            Err(Errno::EAGAIN) if waits => {
+                wait_ready(cx, resource, POLLIN, patience).await.map(|()| None)
             }
             other => other.map(Some),
         };
@@ -309,7 +207,9 @@ async fn receive_part(
     };
     let response = cx.ask(&lease, &request).await?;
     let mut value = check(response.value)?;
-    let there = u64::from(response.length).min(length);
+    // A stream's data are thrown away with MSG_TRUNC (tcp(7)).
+    let discards = hold.resource.is_stream() && flags & (MSG_TRUNC | MSG_ERRQUEUE) == MSG_TRUNC;
+    let there = if discards { 0 } else { u64::from(response.length).min(length) };
     if flags & MSG_TRUNC == 0 {
         value = value.min(there as i64);
     }
@@ -398,8 +298,13 @@ pub async fn sendto(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
 /// # Errors
 /// A destination that a remote socket must not reach.
 pub async fn destination(cx: &Cx, entry: &Entry, address: &[u8]) -> Result<bool, Errno> {
-    use super::rules::{Peer, peer};
     let resource = &entry.resource;
+    if resource.domain == AF_NETLINK {
+        if !address.is_empty() {
+            super::netlink::check_peer(address)?;
+        }
+        return Ok(true);
+    }
     if address.is_empty() {
         return Ok(resource.state.get() != State::Undecided);
     }
@@ -414,45 +319,5 @@ pub async fn destination(cx: &Cx, entry: &Entry, address: &[u8]) -> Result<bool,
             commit(cx, &hold.resource).await?;
             Ok(true)
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use proptest::prelude::*;
-
-    proptest! {
-        #[test]
-        fn pieces_cover_exactly_what_is_asked(
-            lengths in proptest::collection::vec(0u64..50, 0..10),
-            skip in 0u64..300,
-            length in 0u64..300,
-        ) {
-            let mut parts = Vec::new();
-            let mut bytes = Vec::new();
-            for (n, length) in lengths.iter().enumerate() {
-                let base = 0x1000 * (n as u64 + 1);
-                parts.push(IoVec { base, length: *length });
-                bytes.extend((0..*length).map(|k| base + k));
-            }
-            let buffers = Buffers { parts, total: bytes.len() as u64 };
-            let got: Vec<u64> = buffers
-                .pieces(skip, length)
-                .flat_map(|(at, n)| (0..n as u64).map(move |k| at + k))
-                .collect();
-            let end = (skip + length).min(bytes.len() as u64) as usize;
-            let expected = bytes.get(skip as usize..end).unwrap_or(&[]);
-            prop_assert_eq!(got, expected);
-        }
-    }
-
-    #[test]
-    fn ranges_outside_user_memory_are_faults() {
-        assert!(Buffers::one(0xffff_8000_0000_0000, 1).is_err());
-        assert!(Buffers::one(u64::MAX, 2).is_err());
-        assert_eq!(Buffers::one(0x1000, u64::MAX).map(|b| b.total), Ok(MAX_RW_COUNT));
-        assert!(Buffers::whole(0x1000, u64::MAX).is_err());
-        assert_eq!(Buffers::whole(0x1000, 1 << 40).map(|b| b.total), Ok(MAX_RW_COUNT));
     }
 }

@@ -37,6 +37,8 @@ impl Look {
             | nr::io_uring_enter
             | nr::io_uring_register => Self::ALWAYS,
             nr::prctl | nr::seccomp => Self::ALWAYS,
+            // About interfaces, any descriptor is asked.
+            nr::ioctl => Self::ALWAYS,
             _ if crate::calls::may_change_identity(number) => Self::ALWAYS,
             nr::select | nr::pselect6 => Self::HIGHEST,
             nr::poll | nr::ppoll | nr::dup2 | nr::dup3 | nr::sendmsg | nr::sendmmsg => Self::ANY,

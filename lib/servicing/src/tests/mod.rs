@@ -8,6 +8,7 @@ mod processor;
 mod rights;
 mod sandbox;
 mod service;
+mod sockets;
 mod standing;
 mod stub;
 
@@ -429,6 +430,7 @@ fn a_blocking_connect_waits_for_its_outcome() {
     let key = remote_fd(&g);
     g.world.net.sockets.borrow_mut().get_mut(&key).unwrap().slow = false;
     assert_eq!(done(g.again(&b)), 0);
+    assert_eq!(g.call(p, nr::connect, &[fd, DATA, 16]), -106, "EISCONN");
     // One that does not block says so.
     let fd = g.call(p, nr::socket, &[2, 1 | 0o4000, 0]) as u64;
     assert_eq!(g.call(p, nr::connect, &[fd, DATA, 16]), -115);

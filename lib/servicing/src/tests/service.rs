@@ -25,6 +25,8 @@ pub struct Sock {
     pub eof: bool,
     /// `connect` answers `EINPROGRESS` until this is set.
     pub slow: bool,
+    /// `connect` has answered 0.
+    pub established: bool,
     pub options: Vec<(i32, i32, Vec<u8>)>,
     /// How often something arrived.
     pub arrivals: u64,
@@ -32,6 +34,29 @@ pub struct Sock {
     pub instance: Option<Instance>,
     /// It is another descriptor of that one.
     pub alias: Option<i32>,
+}
+
+impl Sock {
+    /// What `connect` answers, the first time and later.
+    fn connect(&mut self, to: Vec<u8>) -> i64 {
+        if to[..2] == [0, 0] {
+            (self.connected, self.established) = (None, false);
+            return 0;
+        }
+        let slow = to[2..4] == SLOW_PORT;
+        match (self.connected.replace(to), self.slow) {
+            (Some(_), true) => -114,
+            (Some(_), false) if self.established => -106,
+            (None, _) if slow => {
+                self.slow = true;
+                -115
+            }
+            _ => {
+                self.established = true;
+                0
+            }
+        }
+    }
 }
 
 pub struct Worker {
@@ -251,12 +276,7 @@ impl Service {
             Request::Connect { fd, address, .. } => {
                 let to = copy(m, layout::ADDRESS, address);
                 let s = open(sockets, delegate, fd)?;
-                if s.connected.is_some() {
-                    return Some(Response::value(if s.slow { -114 } else { 0 }));
-                }
-                s.slow = to[2..4] == SLOW_PORT;
-                s.connected = Some(to);
-                if s.slow { -115 } else { 0 }
+                s.connect(to)
             }
             Request::Bind { fd, address } => {
                 open(sockets, delegate, fd)?.bound = Some(copy(m, layout::ADDRESS, address));

@@ -8,7 +8,6 @@ use crate::table::{Entry, State, Table};
 use abi::vcpu::{VcpuState, reg};
 use memory::Memory;
 use proptest::prelude::*;
-use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use wire::hypercall::Form;
 
@@ -168,20 +167,9 @@ impl Bench {
 }
 
 fn resource(state: State) -> Rc<crate::table::Resource> {
-    Rc::new(crate::table::Resource {
-        id: 1,
-        domain: 2,
-        kind: 1,
-        protocol: 0,
-        state: Cell::new(state),
-        nonblocking: Cell::new(false),
-        receive_timeout: Cell::new(0),
-        send_timeout: Cell::new(0),
-        bound: std::cell::Cell::new(None),
-        options: RefCell::default(),
-        holders: RefCell::default(),
-        epoll: None,
-    })
+    let resource = crate::table::Resource::new(1, 2, 1, 0);
+    resource.state.set(state);
+    Rc::new(resource)
 }
 
 fn fill(table: &Table, descriptors: &[i32]) {

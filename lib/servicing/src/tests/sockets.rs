@@ -1,0 +1,124 @@
+//! Sockets: which there are, where they belong, what must not get past the address rule.
+use super::guest::DATA;
+use super::{address, connected, remote_fd, trusted};
+use linux_abi::nr;
+use wire::Request;
+
+const EPERM: i64 = -1;
+const ENETUNREACH: i64 = -101;
+
+/// `struct sockaddr_nl` of the kernel.
+const KERNEL: [u8; 12] = [16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+
+#[test]
+fn raw_sockets_are_refused_with_a_line() {
+    let (mut g, p) = trusted();
+    assert_eq!(g.call(p, nr::socket, &[2, 3, 1]), EPERM);
+    assert_eq!(g.call(p, nr::socket, &[17, 3, 0x300]), EPERM);
+    assert_eq!(g.call(p, nr::socket, &[10, 3, 0]), -93);
+    let told = |line: &String| line.contains("is not for trusted programs");
+    assert_eq!(g.world.lines.borrow().iter().filter(|line| told(line)).count(), 3);
+    // No placeholder was made.
+    assert!(g.call(p, nr::socket, &[1, 1, 0]) >= 0);
+    assert_eq!(g.engine.census().descriptors, 0);
+}
+
+#[test]
+fn routing_sockets_are_remote_and_only_ask() {
+    let (mut g, p) = trusted();
+    let fd = g.call(p, nr::socket, &[16, 3, 0]) as u64;
+    g.write(p, DATA, &KERNEL);
+    assert_eq!(g.call(p, nr::bind, &[fd, DATA, 12]), 0);
+    let key = remote_fd(&g);
+    let message = |kind: u16| {
+        let mut m = 20u32.to_le_bytes().to_vec();
+        m.extend(kind.to_le_bytes());
+        m.resize(20, 0);
+        m
+    };
+    let to = DATA + 0x100;
+    g.write(p, to, &KERNEL);
+    g.write(p, DATA, &message(22));
+    assert_eq!(g.call(p, nr::sendto, &[fd, DATA, 20, 0, to, 12]), 20);
+    assert_eq!(g.world.net.sockets.borrow()[&key].sent, message(22));
+    // RTM_NEWADDR changes something; and nobody but the kernel is spoken to.
+    g.write(p, DATA, &message(20));
+    assert_eq!(g.call(p, nr::sendto, &[fd, DATA, 20, 0, to, 12]), EPERM);
+    assert_eq!(g.call(p, nr::write, &[fd, DATA, 20]), EPERM);
+    g.write(p, DATA, &message(22));
+    g.write(p, to + 4, &[9]);
+    assert_eq!(g.call(p, nr::sendto, &[fd, DATA, 20, 0, to, 12]), EPERM);
+    assert_eq!(g.world.net.sockets.borrow()[&key].sent.len(), 20);
+}
+
+#[test]
+fn no_destination_of_a_datagram_gets_past_the_rule() {
+    let (mut g, p) = trusted();
+    let fd = g.call(p, nr::socket, &[2, 2, 0]) as u64;
+    g.write(p, DATA, &address([10, 0, 2, 3], 53));
+    assert_eq!(g.call(p, nr::sendto, &[fd, DATA, 3, 0, DATA, 16]), 3);
+    g.write(p, DATA, &address([127, 0, 0, 1], 53));
+    assert_eq!(g.call(p, nr::sendto, &[fd, DATA, 3, 0, DATA, 16]), ENETUNREACH);
+    // `udp_sendmsg` takes AF_UNSPEC for AF_INET.
+    g.write(p, DATA, &[0, 0]);
+    assert_eq!(g.call(p, nr::sendto, &[fd, DATA, 3, 0, DATA, 16]), ENETUNREACH);
+    assert_eq!(g.call(p, nr::sendto, &[fd, DATA, 3, 0, DATA, 8]), -22);
+    // A source route would be another way around it.
+    g.write(p, DATA, &[0x83, 7, 4, 127, 0, 0, 1, 0]);
+    assert_eq!(g.call(p, nr::setsockopt, &[fd, 0, 4, DATA, 8]), EPERM);
+    assert_eq!(g.call(p, nr::setsockopt, &[fd, 0, 4, DATA, 0]), 0);
+    assert_eq!(g.world.net.sockets.borrow()[&remote_fd(&g)].sent.len(), 3);
+}
+
+#[test]
+fn a_dissolved_socket_decides_anew() {
+    let (mut g, p) = trusted();
+    let fd = g.call(p, nr::socket, &[2, 2, 0]) as u64;
+    let (own, far, none) = (DATA, DATA + 16, DATA + 32);
+    g.write(p, own, &address([127, 0, 0, 1], 80));
+    g.write(p, far, &address([10, 0, 2, 2], 80));
+    g.write(p, none, &[0; 16]);
+    assert_eq!(g.call(p, nr::connect, &[fd, far, 16]), 0);
+    assert_eq!(g.call(p, nr::connect, &[fd, own, 16]), ENETUNREACH);
+    g.call(p, nr::connect, &[fd, none, 16]);
+    let key = remote_fd(&g);
+    assert!(!g.world.net.sockets.borrow()[&key].closed);
+    // Now it is the own kernel's, which has no way there in this test either.
+    g.call(p, nr::connect, &[fd, own, 16]);
+    assert!(g.world.net.sockets.borrow()[&key].closed);
+}
+
+#[test]
+fn interfaces_are_the_service_vms() {
+    let (mut g, p, _) = connected();
+    let fd = g.call(p, nr::socket, &[1, 2, 0]) as u64;
+    g.write(p, DATA, b"eth0");
+    g.call(p, nr::ioctl, &[fd, 0x8933, DATA]);
+    let asked = Request::Ioctl { fd: -1, command: 0x8933 };
+    assert!(g.world.net.log.borrow().iter().any(|(_, request)| *request == asked));
+    assert_eq!(g.call(p, nr::ioctl, &[fd, 0x8914, DATA]), EPERM);
+}
+
+#[test]
+fn options_go_along_once_each() {
+    let (mut g, p) = trusted();
+    let fd = g.call(p, nr::socket, &[2, 1, 0]) as u64;
+    for value in 0..100u32 {
+        g.write(p, DATA, &value.to_le_bytes());
+        assert_eq!(g.call(p, nr::setsockopt, &[fd, 0, 2, DATA, 4]), 0);
+    }
+    g.write(p, DATA, &address([10, 0, 2, 2], 80));
+    assert_eq!(g.call(p, nr::connect, &[fd, DATA, 16]), 0);
+    let key = remote_fd(&g);
+    let options = g.world.net.sockets.borrow()[&key].options.clone();
+    assert_eq!(options, [(0, 2, 99u32.to_le_bytes().to_vec())]);
+}
+
+#[test]
+fn signals_that_nobody_would_raise_are_refused() {
+    let (mut g, p, fd) = connected();
+    assert_eq!(g.call(p, nr::fcntl, &[fd, 4, 0o20000]), -95);
+    g.write(p, DATA, &1u32.to_le_bytes());
+    assert_eq!(g.call(p, nr::ioctl, &[fd, 0x5452, DATA]), -95);
+    assert_eq!(g.call(p, nr::fcntl, &[fd, 4, 0]), 0);
+}
