@@ -141,7 +141,8 @@ pub fn boot(
         initrd: archive(cache, images, &policy.encode())?,
         command_line: command_line(options, &policy::names(&policy)?)?,
         memory,
-        processors: PROCESSORS,
+        // One thread for all processors is free of that fault, and the fewer there are the better.
+        processors: if options.count_instructions { PROCESSORS - 1 } else { PROCESSORS },
         forwards: forwards.clone(),
         count_instructions: options.count_instructions,
     };
