@@ -5,7 +5,7 @@
 //! Reading order: [`Engine`], `space` (processes and calls in service), `cx` (what the steps of
 //! a call work with), `calls` (the steps), `delegate` (the other side), `form`, `stub` and `cpu`
 //! (the processor).
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, feature = "fake")), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
@@ -17,6 +17,8 @@ mod cx;
 mod delegate;
 mod engine;
 mod epoll;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
 mod filter;
 mod form;
 mod report;

@@ -1,28 +1,17 @@
 //! The whole engine against a fake guest and a fake service VM.
 mod descriptors;
 mod epoll;
-mod guest;
-mod instance;
 mod passing;
-mod processor;
 mod rights;
 mod sandbox;
-mod service;
 mod sockets;
 mod standing;
 mod stub;
 
+use crate::fake::{self, address, guest, instance, processor, service};
 use guest::{Blocked, CODE, DATA, End, File, Guest, Kind, Signal};
 use linux_abi::nr;
 use wire::{Request, hypercall};
-
-pub fn address(ip: [u8; 4], port: u16) -> Vec<u8> {
-    let mut a = vec![2, 0];
-    a.extend(port.to_be_bytes());
-    a.extend(ip);
-    a.resize(16, 0);
-    a
-}
 
 const CURL: &[u8] = b"/usr/bin/curl";
 

@@ -1,20 +1,11 @@
 //! Sockets that other processes come to have.
+use super::fake::rights;
 use super::guest::{DATA, End, File, Guest, Kind};
 use super::{FS, RSP, address, connected, done, fork, trusted};
 use linux_abi::nr;
 use wire::Request;
 
 const UNIX: i32 = 60;
-
-/// Ancillary data that carry descriptors.
-pub fn rights(fds: &[i32]) -> Vec<u8> {
-    let mut out = (16 + 4 * fds.len() as u64).to_le_bytes().to_vec();
-    out.extend(1i32.to_le_bytes());
-    out.extend(1i32.to_le_bytes());
-    fds.iter().for_each(|fd| out.extend(fd.to_le_bytes()));
-    out.resize(out.len().next_multiple_of(8), 0);
-    out
-}
 
 /// Lays out a message with descriptors at `DATA`.
 fn message(g: &Guest, p: usize, control: &[u8]) {

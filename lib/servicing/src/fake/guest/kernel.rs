@@ -107,7 +107,7 @@ impl Guest {
                 let fd = self.fd(process, 3, file) as i32;
                 let header = self.read(process, a[1], 56);
                 let control = u64::from_le_bytes(header[32..40].try_into().unwrap());
-                self.write(process, control, &super::super::passing::rights(&[fd]));
+                self.write(process, control, &crate::fake::rights(&[fd]));
                 self.write(process, a[1] + 40, &24u64.to_le_bytes());
                 1
             }

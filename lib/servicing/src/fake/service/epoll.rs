@@ -1,6 +1,6 @@
 //! Epoll instances of the fake delegates.
 use super::{Service, Sock, Sockets, Window, open};
-use crate::tests::instance::{Instance, Level};
+use crate::fake::instance::{Instance, Level};
 use memory::Memory;
 use wire::{EpollFound, EpollRequest, Response, layout};
 

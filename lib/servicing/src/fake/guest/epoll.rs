@@ -1,7 +1,7 @@
 //! Epoll instances of the little kernel.
 use super::kernel::Effect;
 use super::{Guest, Kind};
-use crate::tests::instance::{Instance, Level};
+use crate::fake::instance::{Instance, Level};
 use linux_abi::nr;
 use std::rc::Rc;
 

@@ -1,6 +1,6 @@
 //! The fake guest's entry of system calls, and what may stand in front of it.
 use super::{Guest, KERNEL_TEXT};
-use crate::tests::processor::Way;
+use crate::fake::processor::Way;
 use abi::vcpu::{ExitClass, reg};
 use memory::Memory;
 

@@ -6,6 +6,7 @@ mod kernel;
 mod tables;
 
 use self::kernel::Effect;
+use super::guarded::Guarded;
 use super::instance::Instance;
 use super::processor;
 use super::service::{News, ROOT, Service};
@@ -36,6 +37,7 @@ const USER: u64 = 7;
 
 pub struct Fakes {
     pub compute: Fake,
+    guarded: Guarded,
     pub service: Fake,
     clock: Cell<u64>,
     random: Cell<u64>,
@@ -48,7 +50,7 @@ pub struct Fakes {
 
 impl World for Fakes {
     fn compute(&self) -> &dyn Memory {
-        &self.compute
+        &self.guarded
     }
     fn service(&self) -> &dyn Memory {
         &self.service
@@ -171,8 +173,10 @@ impl Guest {
     }
 
     pub fn with_policy(policy: policy::Policy) -> Self {
+        let compute = Fake::new(32 << 20);
         let world = Rc::new(Fakes {
-            compute: Fake::new(32 << 20),
+            guarded: Guarded::new(compute.clone()),
+            compute,
             service: Fake::new(64 << 20),
             clock: Cell::new(1),
             random: Cell::new(7),
