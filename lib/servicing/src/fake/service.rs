@@ -117,7 +117,7 @@ impl Service {
         put(0x2000, 0x3007);
         for n in 0..64 {
             put(0x3000 + n * 8, (0x10_000 + n * 0x1000) | 7);
-            let entries = (0..512).map(|k| (n << 21) + (k << 12) | 7);
+            let entries = (0..512).map(|k| ((n << 21) + (k << 12)) | 7);
             let bytes: Vec<u8> = entries.flat_map(u64::to_le_bytes).collect();
             memory.write(0x10_000 + n * 0x1000, &bytes).unwrap();
         }

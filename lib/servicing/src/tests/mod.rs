@@ -8,7 +8,7 @@ mod sockets;
 mod standing;
 mod stub;
 
-use crate::fake::{self, address, guest, instance, processor, service};
+use crate::fake::{self, address, guest, instance, processor};
 use guest::{Blocked, CODE, DATA, End, File, Guest, Kind, Signal};
 use linux_abi::nr;
 use wire::{Request, hypercall};
