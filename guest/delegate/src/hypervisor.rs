@@ -4,9 +4,10 @@ use crate::errno;
 use crate::pool::Slot;
 use guest_sys::{hypercall, socket};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use wire::hypercall::{DOORBELL, REGISTER};
 
 /// The hypervisor, or what takes its place in a test.
@@ -41,12 +42,10 @@ const SO_ERROR: i32 = 4;
 /// How long a connection may take.
 const PATIENCE: Timespec = Timespec { tv_sec: 5, tv_nsec: 0 };
 
-/// How often a busy relay is asked again, and the pause in between.
-const REGISTER_ATTEMPTS: u32 = 50;
-const REGISTER_PAUSE: Duration = Duration::from_millis(20);
-/// `-EEXIST` and `-EBUSY`: what the relay answers when it has this mailbox already.
-const ALREADY_WORKER: i64 = -17;
-const ALREADY_DISPATCHER: i64 = -16;
+/// How long the relay may take to look at a registration, and the pause before a worker asks or
+/// looks again by itself.
+const ADMISSION: Duration = Duration::from_secs(30);
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// `struct sockaddr_vm` of a port of the host.
 fn address(port: u32) -> [u8; 16] {
@@ -76,6 +75,29 @@ fn established(connection: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
+/// Waits until the relay has said in the mailbox what becomes of the registration. A byte on the
+/// doorbell connection says that it has; one that finds no worker waiting harms nobody.
+fn admission(connection: BorrowedFd<'_>, slot: &Slot, end: Instant) -> io::Result<()> {
+    let mailbox = wire::Mailbox::new(slot.memory());
+    loop {
+        match mailbox.admitted().map_err(|_| io::ErrorKind::InvalidData)? {
+            Some(Ok(())) => return Ok(()),
+            Some(Err(error)) => return Err(io::Error::from_raw_os_error(-error)),
+            None if Instant::now() > end => return Err(io::ErrorKind::TimedOut.into()),
+            None => {}
+        }
+        let pause = Timespec { tv_sec: 0, tv_nsec: PAUSE.subsec_nanos().into() };
+        if poll(&mut [PollFd::new(&connection, PollFlags::IN)], Some(&pause))? > 0 {
+            // The byte was for this: a request brings one only to a worker that says it sleeps.
+            match rustix::io::read(connection, &mut [0; 64]) {
+                Ok(0) => return Err(io::ErrorKind::ConnectionAborted.into()),
+                Ok(_) | Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
 impl Hypervisor for Machine {
     fn connect(&self) -> io::Result<(OwnedFd, u32)> {
         let connection = socket::socket(i32::from(AF_VSOCK), SOCK_STREAM, 0)?;
@@ -91,25 +113,21 @@ impl Hypervisor for Machine {
         Ok((connection, port))
     }
 
-    fn register(&self, _: BorrowedFd<'_>, slot: &Slot) -> io::Result<()> {
+    fn register(&self, connection: BorrowedFd<'_>, slot: &Slot) -> io::Result<()> {
         let arguments = [slot.memory().address(), wire::layout::LENGTH, 0];
-        let mut answer = hypercall::call(REGISTER, arguments);
-        for _ in 0..REGISTER_ATTEMPTS {
-            if answer != -errno::EAGAIN {
-                break;
+        let end = Instant::now() + ADMISSION;
+        loop {
+            match hypercall::call(REGISTER, arguments) {
+                0.. => break,
+                error if error == -errno::EAGAIN && Instant::now() < end => {
+                    std::thread::sleep(PAUSE);
+                }
+                error => {
+                    return Err(io::Error::from_raw_os_error(i32::try_from(-error).unwrap_or(0)));
+                }
             }
-            // The relay was busy. It may have taken the mailbox in all the same, only too late to
-            // say so: then it says now that it has it.
-            std::thread::sleep(REGISTER_PAUSE);
-            answer = match hypercall::call(REGISTER, arguments) {
-                ALREADY_WORKER | ALREADY_DISPATCHER => 0,
-                other => other,
-            };
         }
-        match answer {
-            0.. => Ok(()),
-            error => Err(io::Error::from_raw_os_error(i32::try_from(-error).unwrap_or(0))),
-        }
+        admission(connection, slot, end)
     }
 
     fn doorbell(&self, _: BorrowedFd<'_>) {

@@ -19,7 +19,9 @@ pub const EXITS: u64 = BASE | 3;
 /// Service VM: registers the mailbox at user address `rdi`, `rsi` bytes long
 /// ([`layout::LENGTH`](crate::layout::LENGTH)), whose header holds a
 /// [`Registration`](crate::Registration). The memory must be shared (not copy-on-write), touched,
-/// locked, and kept out of children (`MADV_DONTFORK`).
+/// locked, and kept out of children (`MADV_DONTFORK`). Answers 0 when the registration has been
+/// taken down; what becomes of it is in the header soon (`ADMITTED`), and a doorbell byte says so.
+/// `-EAGAIN`: too many at a time, ask again.
 pub const REGISTER: u64 = BASE | 16;
 /// Service VM: "my mailbox has a response and its `waiting` word was set". No arguments.
 pub const DOORBELL: u64 = BASE | 17;

@@ -23,6 +23,8 @@ pub mod layout {
     pub const SLOT_AT: u64 = 20;
     /// Token out of the `Fork` request (8 bytes).
     pub const TOKEN_AT: u64 = 24;
+    /// Relay: what became of the registration: 0 while nothing has, 1, or a negative errno.
+    pub const ADMITTED: u64 = 60;
     /// Relay: number of the request that is posted; the worker serves it when it differs from
     /// `RESPONSE_SEQUENCE`.
     pub const REQUEST_SEQUENCE: u64 = 64;
@@ -59,7 +61,7 @@ pub mod layout {
     /// "TLMB" in ASCII, little endian.
     pub const MAGIC: u32 = u32::from_le_bytes(*b"TLMB");
     /// Changes whenever something here does.
-    pub const VERSION: u32 = 1;
+    pub const VERSION: u32 = 2;
 }
 use layout as at;
 
@@ -119,9 +121,8 @@ impl<M: Memory> Mailbox<M> {
         m.store32(at::DELEGATE_AT, who.delegate)?;
         m.store32(at::SLOT_AT, who.slot)?;
         m.write(at::TOKEN_AT, &who.token.to_le_bytes())?;
-        for word in
-            [at::REQUEST_SEQUENCE, at::CANCEL, at::WAITING, at::RESPONSE_SEQUENCE, at::SLEEPING]
-        {
+        let relays = [at::ADMITTED, at::REQUEST_SEQUENCE, at::CANCEL, at::WAITING];
+        for word in relays.into_iter().chain([at::RESPONSE_SEQUENCE, at::SLEEPING]) {
             m.store32(word, 0)?;
         }
         m.store32(at::VERSION_AT, at::VERSION)?;
@@ -149,6 +150,27 @@ impl<M: Memory> Mailbox<M> {
             slot: m.load32(at::SLOT_AT)?,
             token: m.read64(at::TOKEN_AT)?,
         }))
+    }
+
+    /// Relay: says what has become of the registration: nothing wrong, or a negative errno.
+    ///
+    /// # Errors
+    /// The memory is shorter than a mailbox.
+    pub fn admit(&self, error: Option<i32>) -> Result<(), OutOfBounds> {
+        self.memory.store32(at::ADMITTED, error.unwrap_or(1).cast_unsigned())
+    }
+
+    /// Worker: what has become of its registration: `None` while nothing has, else nothing wrong
+    /// or a negative errno.
+    ///
+    /// # Errors
+    /// The memory is shorter than a mailbox.
+    pub fn admitted(&self) -> Result<Option<Result<(), i32>>, OutOfBounds> {
+        Ok(match self.memory.load32(at::ADMITTED)?.cast_signed() {
+            0 => None,
+            error if error < 0 => Some(Err(error)),
+            _ => Some(Ok(())),
+        })
     }
 
     /// Relay: posts request `sequence` (data are in place already). Answers true when the worker
@@ -269,6 +291,11 @@ mod tests {
         assert_eq!(relay.registration(), Ok(None));
         worker.introduce(&who).unwrap();
         assert_eq!(relay.registration(), Ok(Some(who)));
+        assert_eq!(worker.admitted(), Ok(None));
+        relay.admit(Some(-17)).unwrap();
+        assert_eq!(worker.admitted(), Ok(Some(Err(-17))));
+        relay.admit(None).unwrap();
+        assert_eq!(worker.admitted(), Ok(Some(Ok(()))));
 
         assert_eq!(worker.request(0), Ok(None));
         let request = Request::Listen { fd: 5, backlog: -1 };

@@ -1,5 +1,5 @@
 //! Thread 0: exits of the compute VM, records of both socket models, commands of the host.
-use crate::desk::{DESK, Registration};
+use crate::desk::{self, Registration};
 use crate::outbox::Outbox;
 use crate::surroundings::Surroundings;
 use abi::vcpu::ExitMessage;
@@ -136,7 +136,7 @@ impl Compute {
                 Err(_) => self.world.log(format_args!("a command of the host is malformed")),
             }
         }
-        self.registration();
+        self.registrations();
         self.engine.doorbell();
     }
 
@@ -145,11 +145,12 @@ impl Compute {
         self.record.get(..length)
     }
 
-    fn registration(&mut self) {
-        let mut desk = DESK.lock();
-        if let Registration::Asked(cr3, address) = *desk {
-            let result = self.engine.register(cr3, address);
-            *desk = Registration::Answered(result.map_or_else(|e| e.result(), |()| 0));
+    fn registrations(&mut self) {
+        while let Some(Registration { cr3, address }) = desk::take() {
+            if let Err(error) = self.engine.register(cr3, address) {
+                let why = error.name();
+                self.world.log(format_args!("a mailbox is not registered: {why}"));
+            }
         }
     }
 

@@ -1,17 +1,33 @@
-//! What the two threads hand each other: registrations of mailboxes, one at a time, and the news
-//! that a delegate rang.
+//! What thread 1 hands thread 0: registrations of mailboxes. The answer goes straight into the
+//! mailbox, so that nobody waits for the other thread.
+use alloc::collections::VecDeque;
 use spin::Mutex;
 
-/// How far a registration has come.
+/// A mailbox to be registered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Registration {
-    /// None is under way.
-    None,
-    /// Thread 1 asks: page-table root of the process and address of the mailbox.
-    Asked(u64, u64),
-    /// Thread 0 answers: what the hypercall returns.
-    Answered(i64),
+pub struct Registration {
+    /// Page-table root of the process.
+    pub cr3: u64,
+    /// Address of the mailbox there.
+    pub address: u64,
 }
 
-/// The threads run on different processors, or give up their time while they wait.
-pub static DESK: Mutex<Registration> = Mutex::new(Registration::None);
+/// Most registrations that wait; whoever comes later asks again.
+const LIMIT: usize = 256;
+
+static DESK: Mutex<VecDeque<Registration>> = Mutex::new(VecDeque::new());
+
+/// Hands one over; false when there are too many.
+pub fn put(registration: Registration) -> bool {
+    let mut desk = DESK.lock();
+    let room = desk.len() < LIMIT;
+    if room {
+        desk.push_back(registration);
+    }
+    room
+}
+
+/// Takes the oldest one.
+pub fn take() -> Option<Registration> {
+    DESK.lock().pop_front()
+}

@@ -1,17 +1,15 @@
 //! Thread 1: hypercalls of the service VM.
-use crate::desk::{DESK, Registration};
+use crate::desk::{self, Registration};
 use abi::vcpu::{ExitMessage, VcpuState, reg};
 use abi::{Event, MESSAGE_WORDS, NO_DEADLINE};
 use linux_abi::Errno;
-use rt::{Channel, VcpuPage, log, sys, time};
+use rt::{Channel, VcpuPage, sys};
 use wire::hypercall;
 
 /// EVENTINJ: exception 6 (`#UD`), valid (AMD APM volume 2, 15.20).
 const INJECT_UD: u64 = 1 << 31 | 3 << 8 | 6;
 /// Bytes of a `VMMCALL`.
 const VMMCALL: u64 = 3;
-/// How long thread 0 may take to look at a registration.
-const PATIENCE_US: u64 = 200_000;
 
 /// Serves for ever.
 pub fn serve() -> ! {
@@ -53,23 +51,11 @@ fn hypercall(state: &mut VcpuState, bell: &Channel) {
     state.rip = state.rip.wrapping_add(VMMCALL);
 }
 
-/// Asks thread 0 and waits: registrations are rare, and the caller can do nothing without one.
+/// Tells thread 0, which answers in the mailbox.
 fn register(cr3: u64, address: u64, bell: &Channel) -> i64 {
-    *DESK.lock() = Registration::Asked(cr3, address);
-    bell.notify();
-    let end = time::now().get() + time::microseconds(PATIENCE_US);
-    loop {
-        let mut desk = DESK.lock();
-        if let Registration::Answered(result) = *desk {
-            *desk = Registration::None;
-            return result;
-        }
-        if time::now().get() > end {
-            *desk = Registration::None;
-            log!("a mailbox could not be registered in time");
-            return Errno::EAGAIN.result();
-        }
-        drop(desk);
-        sys::yield_now();
+    if !desk::put(Registration { cr3, address }) {
+        return Errno::EAGAIN.result();
     }
+    bell.notify();
+    0
 }

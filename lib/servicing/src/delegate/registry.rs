@@ -164,7 +164,7 @@ impl Delegates {
     /// `REGISTER`: a worker of the service VM hands in its mailbox.
     ///
     /// # Errors
-    /// What the hypercall answers.
+    /// What the worker finds in its mailbox, if there is one.
     pub fn register(
         &self,
         world: &dyn World,
@@ -175,12 +175,17 @@ impl Delegates {
         let frames = frames(world.service(), cr3, address)?;
         let mailbox = Mailbox::new(Pages { memory: world.service(), frames: &frames });
         let who = mailbox.registration().map_err(|_| Errno::EFAULT)?.ok_or(Errno::EINVAL)?;
-        let delegate = self.admit(world, &who)?;
-        let slot = Rc::new(Slot::new(who.slot, who.port, frames));
         let known = self.connections.borrow().iter().find(|(p, _)| *p == who.port).map(|c| c.1);
+        let admitted = self.admit(world, &who);
+        let error = admitted.as_ref().err().map(|error| error.result() as i32);
+        mailbox.admit(error).map_err(|_| Errno::EFAULT)?;
+        let slot = Rc::new(Slot::new(who.slot, who.port, frames));
         if let Some(connection) = known {
             slot.attach(world, connection);
         }
+        // The worker waits for its admission.
+        slot.ring(world);
+        let delegate = admitted?;
         delegate.slots.borrow_mut().push(slot);
         self.settle(world, wakes, &delegate);
         Ok(())

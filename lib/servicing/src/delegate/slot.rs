@@ -82,7 +82,7 @@ impl Slot {
         !self.leased.get() && self.flight.borrow().is_none()
     }
 
-    fn ring(&self, world: &dyn World) {
+    pub(super) fn ring(&self, world: &dyn World) {
         match (self.connection.get(), Bytes::new(&[1])) {
             (Some(connection), Some(bytes)) => {
                 world.to_service(&Record::Send { connection, bytes });

@@ -166,6 +166,9 @@ impl Service {
             return;
         }
         let mailbox = mailbox(memory, base);
+        if mailbox.admitted() != Ok(Some(Ok(()))) {
+            return;
+        }
         let (sequence, request) = match pending {
             Some(pending) => pending,
             None => match mailbox.request(done).unwrap() {
@@ -324,7 +327,7 @@ impl Service {
 #[derive(Clone)]
 pub struct Window(Fake, u64);
 
-fn mailbox(memory: &Fake, base: u64) -> Mailbox<Window> {
+pub fn mailbox(memory: &Fake, base: u64) -> Mailbox<Window> {
     Mailbox::new(Window(memory.clone(), base))
 }
 
