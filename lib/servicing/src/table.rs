@@ -47,6 +47,10 @@ pub struct Resource {
     pub protocol: u32,
     /// Where it is.
     pub state: Cell<State>,
+    /// The thread that is making it commit: its address space and FS base.
+    pub committing: Cell<Option<(u32, u64)>>,
+    /// Threads that wait for that.
+    pub waiters: RefCell<Vec<Rc<Wake>>>,
     /// `O_NONBLOCK`.
     pub nonblocking: Cell<bool>,
     /// `SO_RCVTIMEO` in nanoseconds, zero for none.
@@ -80,6 +84,8 @@ impl Resource {
             kind,
             protocol,
             state: Cell::new(State::Undecided),
+            committing: Cell::new(None),
+            waiters: RefCell::default(),
             nonblocking: Cell::new(false),
             receive_timeout: Cell::new(0),
             send_timeout: Cell::new(0),

@@ -1,8 +1,9 @@
 //! `connect`.
+use super::commit::{commit, settled};
 use super::netlink;
 use super::readiness::{Access, Patience, wait_ready};
 use super::rules::{self, Peer};
-use super::socket::{address_in, commit};
+use super::socket::address_in;
 use crate::cx::{Cx, Hold};
 use crate::space::Outcome;
 use crate::table::{Entry, Resource, State};
@@ -26,6 +27,7 @@ fn is_free(resource: &Resource) -> bool {
 pub async fn connect(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let address = address_in(cx, cx.arguments[1], cx.arguments[2]).await?;
     let resource = &entry.resource;
+    settled(cx, resource).await?;
     let state = resource.state.get();
     if resource.domain == AF_NETLINK {
         if !is_unspecified(&address) {
@@ -106,6 +108,8 @@ async fn attempt(cx: &Cx, hold: &Hold, address: &[u8]) -> Result<i64, Errno> {
                     other => other?,
                 }
             }
+            // Another thread has been told first: whoever waited learns that it is connected.
+            Err(Errno::EISCONN) if first.is_some() => return Ok(0),
             result => return result,
         }
     }

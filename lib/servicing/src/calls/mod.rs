@@ -1,7 +1,9 @@
 //! The calls that are serviced, each as a sequence of steps. A step makes a call of the
 //! program's own kernel and waits for the thread to come back; everything between two steps
 //! happens while the vCPU stands still.
+mod accept;
 mod buffers;
+mod commit;
 mod connect;
 mod control;
 mod descriptors;
@@ -155,6 +157,9 @@ async fn with_descriptor(cx: &Cx) -> Result<Outcome, Errno> {
     if entry.resource.epoll.is_some() {
         return instance(cx, &entry).await;
     }
+    // The call uses the socket from here on, whoever closes the descriptor meanwhile.
+    let _hold = cx.hold(&entry);
+    commit::settled(cx, &entry.resource).await?;
     match entry.resource.state.get() {
         State::Local if cx.number == nr::connect => connect::connect(cx, &entry).await,
         State::Local => Ok(Outcome::Reflect),
@@ -176,7 +181,7 @@ async fn instance(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
 async fn undecided(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     if entry.resource.domain == AF_NETLINK && netlink::commits(cx.number) {
         let hold = cx.hold(entry);
-        socket::commit(cx, &hold.resource).await?;
+        commit::commit(cx, &hold.resource).await?;
         return remote(cx, entry).await;
     }
     match cx.number {
@@ -197,7 +202,7 @@ async fn remote(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
         nr::connect => connect::connect(cx, entry).await,
         nr::bind => socket::bind(cx, entry).await,
         nr::listen => socket::listen(cx, entry).await,
-        nr::accept | nr::accept4 => socket::accept(cx, entry).await,
+        nr::accept | nr::accept4 => accept::accept(cx, entry).await,
         nr::shutdown => socket::shutdown(cx, entry).await,
         nr::getsockname | nr::getpeername => socket::names(cx, entry).await,
         nr::getsockopt => options::get_option(cx, entry).await,

@@ -1,9 +1,9 @@
 //! Socket options: passed on as they are, noted for sockets that have not committed.
+use super::commit::{commit, settled};
 use super::readiness::Access;
-use super::socket::commit;
 use crate::cx::Cx;
 use crate::space::Outcome;
-use crate::table::{Entry, OPTION_LIMIT, OptionSet, Resource};
+use crate::table::{Entry, OPTION_LIMIT, OptionSet, Resource, State};
 use crate::world::Kind;
 use alloc::vec::Vec;
 use linux_abi::{
@@ -97,6 +97,11 @@ pub async fn note_option(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     }
     let value = value_in(cx, kind).await?;
     let result = check(cx.original().await)?;
+    settled(cx, &entry.resource).await?;
+    if matches!(entry.resource.state.get(), State::Remote(_)) {
+        // Another thread has made it commit meanwhile.
+        return set_option(cx, entry).await;
+    }
     learn(&entry.resource, level, name, &value);
     remember(&mut entry.resource.options.borrow_mut(), OptionSet { level, name, value })?;
     Ok(Outcome::Return(result))

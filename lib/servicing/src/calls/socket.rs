@@ -1,15 +1,16 @@
 //! Sockets and their addresses, options and states.
-use super::readiness::{Access, Patience, wait_ready};
+use super::commit::{commit, settled};
+use super::readiness::Access;
 use super::rules::{self, Own, Peer};
 use crate::cx::Cx;
 use crate::space::Outcome;
-use crate::table::{Entry, OptionSet, Resource, State};
+use crate::table::{Entry, State};
 use crate::world::{Kind, add};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use linux_abi::{
-    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, Errno, POLLIN, SOCK_CLOEXEC, SOCK_NONBLOCK,
-    SOCK_PACKET, SOCK_RAW, SOCK_TYPE_MASK, check, nr,
+    AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, Errno, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_PACKET,
+    SOCK_RAW, SOCK_TYPE_MASK, check, nr,
 };
 use wire::{Request, layout};
 
@@ -108,38 +109,6 @@ pub async fn address_out(cx: &Cx, from: &[u8], to: u64, length_at: u64) -> Resul
     cx.write(length_at, &(from.len() as u32).to_le_bytes()).await
 }
 
-/// Makes the remote socket, with all options set before.
-///
-/// # Errors
-/// What the delegate's kernel says.
-pub async fn commit(cx: &Cx, resource: &Resource) -> Result<i32, Errno> {
-    if resource.state.get() != State::Undecided {
-        return cx.remote_fd(resource);
-    }
-    let lease = cx.worker().await?;
-    let (domain, kind, protocol) = (resource.domain, resource.kind, resource.protocol);
-    let made = cx.ask(&lease, &Request::Socket { domain, kind, protocol }).await?;
-    let fd = descriptor(made.value)?;
-    if resource.state.get() != State::Undecided {
-        // Another thread was faster.
-        cx.ask(&lease, &Request::Close { fd }).await?;
-        return cx.remote_fd(resource);
-    }
-    resource.holders.borrow_mut().insert(lease.delegate.id, fd);
-    resource.state.set(State::Remote(fd));
-    let options = resource.options.borrow().clone();
-    for OptionSet { level, name, value } in options {
-        lease.mailbox().memory().write_all(layout::PAYLOAD, &value)?;
-        let length = value.len() as u32;
-        // The placeholder took it; where the delegate's kernel does not, the default stays.
-        cx.ask(&lease, &Request::SetOption { fd, level, name, length }).await?;
-    }
-    drop(lease);
-    super::epoll::committed(cx, resource).await?;
-    super::passing::share(cx, resource).await;
-    Ok(fd)
-}
-
 /// A descriptor number out of a response.
 ///
 /// # Errors
@@ -152,6 +121,7 @@ pub fn descriptor(value: i64) -> Result<i32, Errno> {
 pub async fn bind(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let address = address_in(cx, cx.arguments[1], cx.arguments[2]).await?;
     let resource = &entry.resource;
+    settled(cx, resource).await?;
     // Routing sockets have no rules: their addresses name processes, not machines.
     let own = if resource.domain == AF_NETLINK {
         None
@@ -179,6 +149,7 @@ pub async fn bind(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
 
 /// `listen`: a socket without an address listens on all of them.
 pub async fn listen(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    settled(cx, &entry.resource).await?;
     if rules::listener(cx, &entry.resource)? == Peer::Own {
         entry.resource.state.set(State::Local);
         return Ok(Outcome::Reflect);
@@ -195,49 +166,6 @@ pub async fn shutdown(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let fd = cx.remote_fd(&hold.resource)?;
     let how = cx.int(1) as u32;
     Ok(Outcome::Return(cx.simple(&Request::Shutdown { fd, how }).await?))
-}
-
-/// `accept` and `accept4`: the new connection gets a placeholder of its own.
-pub async fn accept(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
-    let flags = if cx.number == nr::accept4 { cx.int(3) as u32 } else { 0 };
-    if flags & !(SOCK_NONBLOCK | SOCK_CLOEXEC) != 0 {
-        return Err(Errno::EINVAL);
-    }
-    let hold = cx.hold(entry);
-    let resource = &hold.resource;
-    let patience = Patience::from_timeout(resource.receive_timeout.get(), cx.core.world.now());
-    let (remote, peer, delegate) = loop {
-        let fd = cx.remote_fd(resource)?;
-        let lease = cx.worker().await?;
-        let response = cx.ask(&lease, &Request::Accept { fd, wait: 0 }).await?;
-        if response.value == Errno::EAGAIN.result() && !resource.nonblocking.get() {
-            drop(lease);
-            wait_ready(cx, resource, POLLIN, patience).await?;
-            continue;
-        }
-        let remote = descriptor(response.value)?;
-        break (remote, address_of(&lease, response.address)?, lease.delegate.id);
-    };
-    let accepted = cx.core.resource(resource.domain, resource.kind, resource.protocol);
-    accepted.state.set(State::Remote(remote));
-    accepted.holders.borrow_mut().insert(delegate, remote);
-    accepted.nonblocking.set(flags & SOCK_NONBLOCK != 0);
-    accepted.inherit(resource);
-    let entry = Entry { resource: Rc::new(accepted), close_on_exec: flags & SOCK_CLOEXEC != 0 };
-    // From here on the connection is closed again unless it gets its descriptor.
-    let connection = cx.hold(&entry);
-    let kind = u64::from(resource.kind | flags);
-    let placeholder = [u64::from(resource.domain), kind, u64::from(resource.protocol), 0, 0, 0];
-    let fd = check(cx.local(nr::socket, placeholder).await)?;
-    put(cx, fd as i32, entry).await;
-    drop(connection);
-    if let Err(error) = address_out(cx, &peer, cx.arguments[1], cx.arguments[2]).await {
-        let lost = cx.table.remove(fd as i32);
-        cx.core.release(&cx.table, lost);
-        cx.local(nr::close, [fd as u64, 0, 0, 0, 0, 0]).await;
-        return Err(error);
-    }
-    Ok(Outcome::Return(fd))
 }
 
 /// An address out of a mailbox.

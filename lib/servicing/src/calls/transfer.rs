@@ -2,11 +2,12 @@
 //! mailbox. Only readiness is waited for: a request that moves data never waits, so a signal can
 //! never find one half done.
 pub use super::buffers::Buffers;
+use super::commit::{commit, settled};
 use super::connect::finish_fast_open;
 use super::netlink;
 use super::readiness::{Access as _, Patience, wait_ready};
 use super::rules::{Peer, peer};
-use super::socket::{address_in, address_of, address_out, commit};
+use super::socket::{address_in, address_of, address_out};
 use crate::cx::{Cx, Hold};
 use crate::space::Outcome;
 use crate::table::{Entry, State};
@@ -299,6 +300,7 @@ pub async fn sendto(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
 /// A destination that a remote socket must not reach.
 pub async fn destination(cx: &Cx, entry: &Entry, address: &[u8]) -> Result<bool, Errno> {
     let resource = &entry.resource;
+    settled(cx, resource).await?;
     if resource.domain == AF_NETLINK {
         if !address.is_empty() {
             super::netlink::check_peer(address)?;

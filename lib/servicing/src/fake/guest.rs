@@ -112,6 +112,8 @@ pub struct Process {
     pub files: BTreeMap<i32, File>,
     next_map: u64,
     vmas: BTreeSet<u64>,
+    /// `RLIMIT_NOFILE`.
+    pub limit: i32,
     /// What the next message brings.
     pub incoming: Option<File>,
     /// Who is at the other end of local sockets.
@@ -247,6 +249,7 @@ impl Guest {
             files: BTreeMap::new(),
             next_map: 0x1000_0000,
             vmas: BTreeSet::new(),
+            limit: 1024,
             incoming: None,
             peer: 0,
             filtered: false,

@@ -1,8 +1,9 @@
 //! Sockets: which there are, where they belong, what must not get past the address rule.
 use super::guest::DATA;
 use super::{address, connected, remote_fd, trusted};
-use linux_abi::nr;
-use wire::Request;
+use crate::fake::service::{ROOT, mailbox};
+use linux_abi::{Errno, nr};
+use wire::{Kind, Registration, Request};
 
 const EPERM: i64 = -1;
 const ENETUNREACH: i64 = -101;
@@ -121,4 +122,17 @@ fn signals_that_nobody_would_raise_are_refused() {
     g.write(p, DATA, &1u32.to_le_bytes());
     assert_eq!(g.call(p, nr::ioctl, &[fd, 0x5452, DATA]), -95);
     assert_eq!(g.call(p, nr::fcntl, &[fd, 4, 0]), 0);
+}
+
+#[test]
+fn a_mailbox_with_a_wrong_token_learns_that_it_is_refused() {
+    let (mut g, _) = trusted();
+    let base = 0x300_0000;
+    let mailbox = mailbox(&g.world.service, base);
+    let who = Registration { kind: Kind::Worker, port: 9, delegate: 1, slot: 1, token: 1 };
+    mailbox.introduce(&who).unwrap();
+    assert_eq!(g.engine.register(ROOT, base), Err(Errno::EACCES));
+    assert_eq!(mailbox.admitted(), Ok(Some(Err(-13))));
+    // One that lies nowhere learns nothing.
+    assert_eq!(g.engine.register(ROOT, 0x7000_0000_0000), Err(Errno::EFAULT));
 }

@@ -13,8 +13,11 @@ pub enum Effect {
 
 impl Guest {
     pub(super) fn fd(&mut self, process: usize, lowest: i32, file: File) -> i64 {
-        let files = &mut self.processes[process].files;
+        let Process { files, limit, .. } = &mut self.processes[process];
         let fd = (lowest..).find(|fd| !files.contains_key(fd)).unwrap();
+        if fd >= *limit {
+            return -24;
+        }
         files.insert(fd, file);
         i64::from(fd)
     }

@@ -1,0 +1,86 @@
+//! How a socket becomes remote.
+use super::readiness::Access;
+use super::socket::descriptor;
+use crate::cx::Cx;
+use crate::table::{OptionSet, Resource, State};
+use alloc::rc::Rc;
+use linux_abi::Errno;
+use wire::{Request, layout};
+
+/// Makes the remote socket, with all options set before.
+///
+/// One thread does so at a time, and other calls on the socket wait meanwhile (see [`settled`]): so
+/// nobody finds a remote socket that lacks its options or its registrations.
+///
+/// # Errors
+/// What the delegate's kernel says; `ENETUNREACH` where another thread has made the socket the
+/// own kernel's meanwhile.
+pub async fn commit(cx: &Cx, resource: &Resource) -> Result<i32, Errno> {
+    settled(cx, resource).await?;
+    match resource.state.get() {
+        State::Undecided => {}
+        State::Local => return Err(Errno::ENETUNREACH),
+        State::Remote(_) | State::Dead => return cx.remote_fd(resource),
+    }
+    let _committing = Committing::new(cx, resource);
+    let lease = cx.worker().await?;
+    let (domain, kind, protocol) = (resource.domain, resource.kind, resource.protocol);
+    let made = cx.ask(&lease, &Request::Socket { domain, kind, protocol }).await?;
+    let fd = descriptor(made.value)?;
+    let options = resource.options.borrow().clone();
+    for OptionSet { level, name, value } in options {
+        lease.mailbox().memory().write_all(layout::PAYLOAD, &value)?;
+        let length = value.len() as u32;
+        // The placeholder took it; where the delegate's kernel does not, the default stays.
+        cx.ask(&lease, &Request::SetOption { fd, level, name, length }).await?;
+    }
+    resource.holders.borrow_mut().insert(lease.delegate.id, fd);
+    resource.state.set(State::Remote(fd));
+    drop(lease);
+    super::epoll::committed(cx, resource).await?;
+    super::passing::share(cx, resource).await;
+    Ok(fd)
+}
+
+/// The time in which a thread makes a socket commit.
+struct Committing<'c> {
+    cx: &'c Cx,
+    resource: &'c Resource,
+}
+
+impl<'c> Committing<'c> {
+    fn new(cx: &'c Cx, resource: &'c Resource) -> Self {
+        resource.committing.set(Some((cx.space.id, cx.fs)));
+        Self { cx, resource }
+    }
+}
+
+impl Drop for Committing<'_> {
+    fn drop(&mut self) {
+        self.resource.committing.set(None);
+        for wake in self.resource.waiters.take() {
+            self.cx.core.wakes.ring(&*self.cx.core.world, &wake);
+        }
+    }
+}
+
+/// Waits until no other thread is making the socket commit. To be called just before a call
+/// decides by the socket's state.
+///
+/// # Errors
+/// What kept the thread from waiting.
+pub async fn settled(cx: &Cx, resource: &Resource) -> Result<(), Errno> {
+    // A handler that has interrupted its own thread's commit would wait for ever.
+    let own = Some((cx.space.id, cx.fs));
+    let done = || resource.committing.get().is_none() || resource.committing.get() == own;
+    if done() {
+        return Ok(());
+    }
+    cx.sleep_deaf(done, |wake| {
+        let mut waiters = resource.waiters.borrow_mut();
+        if !waiters.iter().any(|w| Rc::ptr_eq(w, wake)) {
+            waiters.push(wake.clone());
+        }
+    })
+    .await
+}
