@@ -1,9 +1,10 @@
-//! Requests on sockets and epoll instances, carried out on real ones.
+//! Requests on sockets, files and epoll instances, carried out on real ones.
 //!
 //! Sockets never block. A request that may wait is tried, and tried again whenever its socket may
 //! have become ready; in between its worker sleeps where it can be cancelled (`Door::wait`).
 
 mod epoll;
+mod files;
 mod patience;
 mod transfer;
 
@@ -127,6 +128,7 @@ impl<H: Hypervisor> Call<'_, H> {
             Request::Identity(whom) => self.act_as(&whom)?,
             Request::Fetch { pid, fd } => self.fetch(pid, fd)?,
             Request::Epoll(request) => self.epoll(request)?,
+            Request::File(request) => self.file(request)?,
             Request::Fork { .. } | Request::Spawn { .. } | Request::Exit => return Ok(None),
         };
         Ok(Some(response))

@@ -34,6 +34,8 @@ pub mod errno {
     pub const EBADF: i64 = 9;
     /// Try again.
     pub const EAGAIN: i64 = 11;
+    /// Permission denied.
+    pub const EACCES: i64 = 13;
     /// Invalid argument.
     pub const EINVAL: i64 = 22;
     /// Operation not supported.

@@ -140,6 +140,8 @@ impl<H: Hypervisor> Process<H> {
             // Only for people who look at the list of processes.
             let _ = rustix::thread::set_name(&name);
         }
+        // Modes of new files arrive with the trusted process's own mask applied.
+        rustix::process::umask(rustix::fs::Mode::empty());
         identity::act_as(&identity::of(birth.credentials), &[])?;
         own.spawn(1)?;
         // Slot 0 ends: so does the process, whatever its other threads are doing.

@@ -1,5 +1,5 @@
-//! The real sockets of a delegate, under their descriptor numbers. Nothing else in the process can
-//! be named by a request.
+//! The real sockets and files of a delegate, under their descriptor numbers. Nothing else in the
+//! process can be named by a request.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};

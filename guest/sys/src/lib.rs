@@ -5,6 +5,7 @@
 //!
 //! Everything that this crate exports is safe to call with any arguments.
 
+pub mod file;
 pub mod fork;
 pub mod hypercall;
 pub mod identity;

@@ -12,6 +12,8 @@ pub enum Argument {
     Directory,
     /// A user address.
     Pointer,
+    /// The user address of a path that is looked up.
+    Path,
     /// A length or count that belongs to a pointer.
     Length,
 }
@@ -34,6 +36,7 @@ impl Call {
             b'f' => Argument::Descriptor,
             b'd' => Argument::Directory,
             b'p' => Argument::Pointer,
+            b's' => Argument::Path,
             b'l' => Argument::Length,
             _ => Argument::Number,
         })
@@ -45,6 +48,21 @@ impl Call {
             .enumerate()
             .filter(|(_, a)| matches!(a, Argument::Descriptor | Argument::Directory))
             .map(|(n, _)| n)
+    }
+
+    /// The paths that it looks up: the position of the directory that each begins at, where there
+    /// is one, and that of the path itself.
+    pub fn paths(&self) -> impl Iterator<Item = (Option<usize>, usize)> + use<> {
+        let mut directory = None;
+        self.arguments().enumerate().filter_map(move |(n, argument)| {
+            let before = directory.take();
+            match argument {
+                Argument::Directory => directory = Some(n),
+                Argument::Path => return Some((before, n)),
+                _ => {}
+            }
+            None
+        })
     }
 }
 
@@ -85,11 +103,11 @@ macro_rules! calls {
 calls! {
     0 read "fpl";
     1 write "fpl";
-    2 open "pii";
+    2 open "sii";
     3 close "f";
-    4 stat "pp";
+    4 stat "sp";
     5 fstat "fp";
-    6 lstat "pp";
+    6 lstat "sp";
     7 poll "pli";
     8 lseek "fii";
     9 mmap "pliifi";
@@ -104,7 +122,7 @@ calls! {
     18 pwrite64 "fpli";
     19 readv "fpl";
     20 writev "fpl";
-    21 access "pi";
+    21 access "si";
     22 pipe "p";
     23 select "ipppp";
     24 sched_yield "";
@@ -142,7 +160,7 @@ calls! {
     56 clone "ippppi";
     57 fork "";
     58 vfork "";
-    59 execve "ppp";
+    59 execve "spp";
     60 exit "i";
     61 wait4 "ipip";
     62 kill "ii";
@@ -159,25 +177,25 @@ calls! {
     73 flock "fi";
     74 fsync "f";
     75 fdatasync "f";
-    76 truncate "pi";
+    76 truncate "si";
     77 ftruncate "fi";
     78 getdents "fpl";
     79 getcwd "pl";
-    80 chdir "p";
+    80 chdir "s";
     81 fchdir "f";
-    82 rename "pp";
-    83 mkdir "pi";
-    84 rmdir "p";
-    85 creat "pi";
-    86 link "pp";
-    87 unlink "p";
-    88 symlink "pp";
-    89 readlink "ppl";
-    90 chmod "pi";
+    82 rename "ss";
+    83 mkdir "si";
+    84 rmdir "s";
+    85 creat "si";
+    86 link "ss";
+    87 unlink "s";
+    88 symlink "ps";
+    89 readlink "spl";
+    90 chmod "si";
     91 fchmod "fi";
-    92 chown "pii";
+    92 chown "sii";
     93 fchown "fii";
-    94 lchown "pii";
+    94 lchown "sii";
     95 umask "i";
     96 gettimeofday "pp";
     97 getrlimit "ip";
@@ -215,12 +233,12 @@ calls! {
     129 rt_sigqueueinfo "iip";
     130 rt_sigsuspend "pl";
     131 sigaltstack "pp";
-    132 utime "pp";
-    133 mknod "pii";
-    134 uselib "p";
+    132 utime "sp";
+    133 mknod "sii";
+    134 uselib "s";
     135 personality "i";
     136 ustat "ip";
-    137 statfs "pp";
+    137 statfs "sp";
     138 fstatfs "fp";
     139 sysfs "iii";
     140 getpriority "ii";
@@ -238,20 +256,20 @@ calls! {
     152 munlockall "";
     153 vhangup "";
     154 modify_ldt "ipl";
-    155 pivot_root "pp";
+    155 pivot_root "ss";
     156 _sysctl "p";
     157 prctl "iiiii";
     158 arch_prctl "ii";
     159 adjtimex "p";
     160 setrlimit "ip";
-    161 chroot "p";
+    161 chroot "s";
     162 sync "";
-    163 acct "p";
+    163 acct "s";
     164 settimeofday "pp";
-    165 mount "pppip";
-    166 umount2 "pi";
-    167 swapon "pi";
-    168 swapoff "p";
+    165 mount "pspip";
+    166 umount2 "si";
+    167 swapon "si";
+    168 swapoff "s";
     169 reboot "iiip";
     170 sethostname "pl";
     171 setdomainname "pl";
@@ -271,17 +289,17 @@ calls! {
     185 security "";
     186 gettid "";
     187 readahead "fil";
-    188 setxattr "pppli";
-    189 lsetxattr "pppli";
+    188 setxattr "sppli";
+    189 lsetxattr "sppli";
     190 fsetxattr "fppli";
-    191 getxattr "pppl";
-    192 lgetxattr "pppl";
+    191 getxattr "sppl";
+    192 lgetxattr "sppl";
     193 fgetxattr "fppl";
-    194 listxattr "ppl";
-    195 llistxattr "ppl";
+    194 listxattr "spl";
+    195 llistxattr "spl";
     196 flistxattr "fpl";
-    197 removexattr "pp";
-    198 lremovexattr "pp";
+    197 removexattr "sp";
+    198 lremovexattr "sp";
     199 fremovexattr "fp";
     200 tkill "ii";
     201 time "p";
@@ -318,7 +336,7 @@ calls! {
     232 epoll_wait "fpli";
     233 epoll_ctl "fifp";
     234 tgkill "iii";
-    235 utimes "pp";
+    235 utimes "sp";
     236 vserver "";
     237 mbind "plipli";
     238 set_mempolicy "ipl";
@@ -337,22 +355,22 @@ calls! {
     251 ioprio_set "iii";
     252 ioprio_get "ii";
     253 inotify_init "";
-    254 inotify_add_watch "fpi";
+    254 inotify_add_watch "fsi";
     255 inotify_rm_watch "fi";
     256 migrate_pages "ilpp";
-    257 openat "dpii";
-    258 mkdirat "dpi";
-    259 mknodat "dpii";
-    260 fchownat "dpiii";
-    261 futimesat "dpp";
-    262 newfstatat "dppi";
-    263 unlinkat "dpi";
-    264 renameat "dpdp";
-    265 linkat "dpdpi";
-    266 symlinkat "pdp";
-    267 readlinkat "dppl";
-    268 fchmodat "dpi";
-    269 faccessat "dpi";
+    257 openat "dsii";
+    258 mkdirat "dsi";
+    259 mknodat "dsii";
+    260 fchownat "dsiii";
+    261 futimesat "dsp";
+    262 newfstatat "dspi";
+    263 unlinkat "dsi";
+    264 renameat "dsds";
+    265 linkat "dsdsi";
+    266 symlinkat "pds";
+    267 readlinkat "dspl";
+    268 fchmodat "dsi";
+    269 faccessat "dsi";
     270 pselect6 "ippppp";
     271 ppoll "plppl";
     272 unshare "i";
@@ -363,7 +381,7 @@ calls! {
     277 sync_file_range "fiii";
     278 vmsplice "fpli";
     279 move_pages "ilpppi";
-    280 utimensat "dppi";
+    280 utimensat "dspi";
     281 epoll_pwait "fplipl";
     282 signalfd "fpl";
     283 timerfd_create "ii";
@@ -384,9 +402,9 @@ calls! {
     298 perf_event_open "piifi";
     299 recvmmsg "fplip";
     300 fanotify_init "ii";
-    301 fanotify_mark "fiidp";
+    301 fanotify_mark "fiids";
     302 prlimit64 "iipp";
-    303 name_to_handle_at "dpppi";
+    303 name_to_handle_at "dsppi";
     304 open_by_handle_at "dpi";
     305 clock_adjtime "ip";
     306 syncfs "f";
@@ -399,13 +417,13 @@ calls! {
     313 finit_module "fpi";
     314 sched_setattr "ipi";
     315 sched_getattr "ipli";
-    316 renameat2 "dpdpi";
+    316 renameat2 "dsdsi";
     317 seccomp "iip";
     318 getrandom "pli";
     319 memfd_create "pi";
     320 kexec_file_load "fflpi";
     321 bpf "ipl";
-    322 execveat "dpppi";
+    322 execveat "dsppi";
     323 userfaultfd "i";
     324 membarrier "iii";
     325 mlock2 "pli";
@@ -415,28 +433,28 @@ calls! {
     329 pkey_mprotect "plii";
     330 pkey_alloc "ii";
     331 pkey_free "i";
-    332 statx "dpiip";
+    332 statx "dsiip";
     333 io_pgetevents "iiippp";
     334 rseq "plii";
     424 pidfd_send_signal "fipi";
     425 io_uring_setup "ip";
     426 io_uring_enter "fiiipl";
     427 io_uring_register "fipi";
-    428 open_tree "dpi";
-    429 move_mount "dpdpi";
+    428 open_tree "dsi";
+    429 move_mount "dsdsi";
     430 fsopen "pi";
     431 fsconfig "fippi";
     432 fsmount "fii";
-    433 fspick "dpi";
+    433 fspick "dsi";
     434 pidfd_open "ii";
     435 clone3 "pl";
     436 close_range "iii";
-    437 openat2 "dppl";
+    437 openat2 "dspl";
     438 pidfd_getfd "fii";
-    439 faccessat2 "dpii";
+    439 faccessat2 "dsii";
     440 process_madvise "fplii";
     441 epoll_pwait2 "fplppl";
-    442 mount_setattr "dpipl";
+    442 mount_setattr "dsipl";
     443 quotactl_fd "fiip";
     444 landlock_create_ruleset "pli";
     445 landlock_add_rule "fipi";
@@ -448,30 +466,4 @@ calls! {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_number_finds_its_own_row() {
-        for row in CALLS {
-            assert_eq!(call(row.number), Some(row));
-            assert!(row.signature.len() <= 6, "{}", row.name);
-        }
-        assert_eq!(CALLS.len(), 335 + 27);
-        assert_eq!(call(335), None);
-        assert_eq!(call(423), None);
-        assert_eq!(call(451), None);
-        assert_eq!(call(u64::MAX), None);
-    }
-
-    #[test]
-    fn descriptors_are_where_the_manual_says() {
-        let at = |n| call(n).unwrap().descriptors().collect::<std::vec::Vec<_>>();
-        assert_eq!(at(nr::read), [0]);
-        assert_eq!(at(nr::mmap), [4]);
-        assert_eq!(at(nr::splice), [0, 2]);
-        assert_eq!(at(nr::epoll_ctl), [0, 2]);
-        assert_eq!(at(nr::close_range), []);
-        assert_eq!(name(nr::connect), "connect");
-    }
-}
+mod tests;

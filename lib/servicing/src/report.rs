@@ -2,6 +2,7 @@
 use crate::cx::Cx;
 use crate::space::Outcome;
 use crate::world::Kind;
+use alloc::string::String;
 use core::fmt::{self, Display, Formatter};
 use linux_abi::{Address, Argument, Errno, name, nr};
 
@@ -22,8 +23,12 @@ impl Display for Arguments<'_> {
                         None => write!(f, "{value:#x}")?,
                     }
                 }
+                Argument::Path if value != 0 => match path(self.0, value) {
+                    Some(path) => write!(f, "{path:?}")?,
+                    None => write!(f, "{value:#x}")?,
+                },
                 Argument::Pointer if value != 0 => write!(f, "{value:#x}")?,
-                Argument::Pointer => f.write_str("NULL")?,
+                Argument::Pointer | Argument::Path => f.write_str("NULL")?,
                 Argument::Descriptor | Argument::Directory => write!(f, "{}", value as i32)?,
                 Argument::Length => write!(f, "{value}")?,
                 Argument::Number if value < 1 << 16 => write!(f, "{value}")?,
@@ -44,6 +49,15 @@ fn address(cx: &Cx, at: u64, length: u64) -> Option<Address> {
     let bytes = bytes.get_mut(..usize::try_from(length).ok()?.min(28))?;
     cx.space.tables(&cx.core).read(at, bytes).ok()?;
     Address::parse(bytes)
+}
+
+/// Most bytes of a path in a line.
+const PATH_SHOWN: usize = 256;
+
+fn path(cx: &Cx, at: u64) -> Option<String> {
+    let mut bytes = [0; PATH_SHOWN];
+    let length = cx.space.tables(&cx.core).read_string(at, &mut bytes).ok()??;
+    Some(String::from_utf8_lossy(bytes.get(..length)?).into_owned())
 }
 
 struct Result(i64);

@@ -1,5 +1,5 @@
 //! Descriptor tables: which numbers of a trusted process stand for what is elsewhere.
-use crate::calls::Identity;
+use crate::calls::{Identity, OpenFile, View};
 use crate::delegate::{Delegate, Standing};
 use crate::epoll::Epoll;
 use crate::filter::Filters;
@@ -69,6 +69,8 @@ pub struct Resource {
     pub holders: RefCell<BTreeMap<u32, i32>>,
     /// It is no socket, but an epoll instance; its state is that of its remote half.
     pub epoll: Option<Epoll>,
+    /// It is no socket, but a file of the service VM.
+    pub file: Option<OpenFile>,
 }
 
 /// Options that are remembered for a socket that has not committed; more are an error.
@@ -95,6 +97,7 @@ impl Resource {
             options: RefCell::default(),
             holders: RefCell::default(),
             epoll: None,
+            file: None,
         }
     }
 
@@ -169,6 +172,8 @@ pub struct Table {
     pub filters: Filters,
     /// What the process's capabilities are worth.
     pub namespace: Cell<Namespace>,
+    /// What paths mean to the process.
+    pub view: View,
     /// An `execve` is under way: wake sockets may close.
     pub in_exec: Cell<bool>,
     /// The process is gone.
@@ -194,6 +199,7 @@ impl Table {
             expects: Cell::new(false),
             filters: Filters::default(),
             namespace: Cell::default(),
+            view: View::default(),
             in_exec: Cell::new(false),
             dead: Cell::new(false),
             version: Cell::new(0),
@@ -203,7 +209,8 @@ impl Table {
     /// What `fork` makes: same entries, no wake sockets of its own, no delegate yet.
     #[must_use]
     pub fn copy(&self, id: u32) -> Self {
-        let copy = Self { filters: self.filters.clone(), ..Self::new(id) };
+        let (filters, view) = (self.filters.clone(), self.view.clone());
+        let copy = Self { filters, view, ..Self::new(id) };
         copy.entries.borrow_mut().clone_from(&self.entries.borrow());
         copy.identity.borrow_mut().clone_from(&self.identity.borrow());
         copy.expects.set(self.expects.get());

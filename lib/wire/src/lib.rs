@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 mod epoll;
+pub mod file;
 pub mod hypercall;
 mod mailbox;
 mod message;
@@ -13,6 +14,7 @@ mod parts;
 pub mod vsock;
 
 pub use epoll::{EpollFound, EpollOperation, EpollRequest};
+pub use file::{FileAction, FileRequest, PathAction, Place};
 pub use mailbox::{Kind, Mailbox, Posted, Registration, layout};
 pub use message::{Malformed, Request, Response, WAIT_FOREVER};
 pub use parts::{Credentials, Identity, PollEntry};

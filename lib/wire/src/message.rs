@@ -3,6 +3,7 @@
 //! Variable parts lie in the mailbox's data area at fixed places (see [`crate::layout`]): a
 //! socket address at `ADDRESS`, ancillary data at `CONTROL`, everything else at `PAYLOAD`.
 use crate::epoll::EpollRequest;
+use crate::file::FileRequest;
 use crate::parts::{Credentials, Identity};
 
 /// `wait` value of a call that waits as long as it takes.
@@ -160,6 +161,8 @@ pub enum Request {
     },
     /// Something about an epoll instance.
     Epoll(EpollRequest),
+    /// Something about a file.
+    File(FileRequest),
     /// Dispatcher, or slot 0 of a delegate: fork a delegate, which registers slots 0 and 1 with
     /// this number and token. It keeps all sockets of a delegate it is forked from, under their
     /// numbers. Answers the pid.
@@ -258,6 +261,7 @@ impl Request {
             Request::Ioctl { .. } => "ioctl",
             Request::Poll { .. } => "poll",
             Request::Epoll(request) => request.name(),
+            Request::File(request) => request.name(),
             Request::Fork { .. } => "fork",
             Request::Spawn { .. } => "spawn",
             Request::Exit => "exit",
@@ -299,6 +303,7 @@ impl Request {
             Request::Ioctl { fd, command } => [14, f(fd), u(command), 0, 0, 0, 0, 0],
             Request::Poll { count, wait } => [15, 0, u(count), 0, 0, 0, 0, wait],
             Request::Epoll(request) => request.words(),
+            Request::File(request) => request.words(),
             Request::Fork { delegate, token, credentials: c } => {
                 [16, 0, u(delegate), token, u(c.uid), u(c.gid), c.capabilities, 0]
             }
@@ -389,7 +394,8 @@ impl Request {
                 groups: u32_of(w[6])?,
             }),
             31 => Request::Fetch { pid: i32_of(w[2])?, fd: i32_of(w[1])? },
-            _ => Request::Epoll(EpollRequest::of_words(w)?),
+            40..50 => Request::Epoll(EpollRequest::of_words(w)?),
+            _ => Request::File(FileRequest::of_words(w)?),
         })
     }
 }

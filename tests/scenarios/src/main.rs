@@ -22,6 +22,7 @@ mod real_git;
 mod real_iperf;
 mod real_python;
 mod real_ssh;
+mod remote_files;
 mod rig;
 mod rights;
 mod soak;
@@ -61,6 +62,7 @@ const SCENARIOS: &[Scenario] = &[
     ("real_git", real_git::run),
     ("real_iperf", real_iperf::run),
     ("real_python", real_python::run),
+    ("remote_files", remote_files::run),
     ("status_and_streams", status::run),
     ("killed_delegate", killed_delegate::run),
     ("killed_dispatcher", killed_dispatcher::run),

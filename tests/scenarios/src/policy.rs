@@ -8,10 +8,16 @@ use trapline::web::{HOST, Server};
 
 /// Boots with the policy of this text.
 pub fn boot(policy: &str) -> Result<Rig> {
+    boot_with(policy, &[])
+}
+
+/// The same with more packages.
+pub fn boot_with(policy: &str, packages: &[&str]) -> Result<Rig> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("policy.toml");
     std::fs::write(&path, policy)?;
-    Rig::boot_with(Options { policy: Some(path), ..Options::default() })
+    let packages = packages.iter().map(|name| (*name).to_owned()).collect();
+    Rig::boot_with(Options { policy: Some(path), packages, ..Options::default() })
 }
 
 /// The scenario of addresses and ports.

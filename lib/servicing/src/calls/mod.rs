@@ -8,6 +8,7 @@ mod connect;
 mod control;
 mod descriptors;
 mod epoll;
+mod files;
 mod ids;
 mod messages;
 mod netlink;
@@ -30,6 +31,7 @@ use crate::world::Kind;
 use alloc::rc::Rc;
 use linux_abi::{AF_NETLINK, CLONE_THREAD, Errno, name, nr};
 
+pub use files::{OpenFile, View, concerns_paths};
 pub use ids::{Identity, introduce};
 pub use passing::{Passing, forget as forget_passing};
 pub use process::{adopt, enter_child, enter_program};
@@ -77,6 +79,7 @@ pub fn verdict(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
         nr::recvmsg | nr::recvmmsg if table.expects.get() => Verdict::Serve,
         // Descriptors in ancillary data.
         nr::sendmsg | nr::sendmmsg if known => Verdict::Serve,
+        _ if table.view.is_active() && concerns_paths(number) => Verdict::Serve,
         _ => by_descriptor(table, number, arguments),
     }
 }
@@ -115,6 +118,9 @@ pub async fn serve(cx: Rc<Cx>) -> Outcome {
 }
 
 async fn dispatch(cx: &Cx) -> Result<Outcome, Errno> {
+    if let Some(outcome) = files::serve(cx).await? {
+        return Ok(outcome);
+    }
     match cx.number {
         nr::socket => socket::socket(cx).await,
         nr::execve => process::execve(cx).await,
@@ -290,7 +296,7 @@ pub(crate) fn refuse(cx: &Cx) -> Result<Outcome, Errno> {
 /// One line about a call that is not carried out.
 pub(crate) fn log_refusal(cx: &Cx, error: Errno) {
     cx.core.world.log(format_args!(
-        "{}[{}]: {} on a remote descriptor is not covered: {}",
+        "{}[{}]: {} on what is remote is not covered: {}",
         cx.space.name.borrow(),
         cx.space.id,
         name(cx.number),

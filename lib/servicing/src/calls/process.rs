@@ -292,6 +292,8 @@ pub fn adopt(core: &Core, exec: &Exec, cr3: u64) -> Rc<Space> {
     table.in_exec.set(false);
     let closed = table.exec();
     core.release(&table, closed);
+    let program = core.policy.programs.get(exec.program);
+    table.view.begin(program.is_some_and(|p| !p.files.is_empty()));
     add(&core.counters.processes, 1);
     let name = short_name(&exec.path);
     let mut space = Space::new(core.number(), cr3, name, Role::Trusted, table);

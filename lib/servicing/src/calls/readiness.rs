@@ -298,6 +298,14 @@ pub async fn wait_ready(
     Ok(())
 }
 
+/// Waits for some nanoseconds, with restarts by signals' handlers as for a call without time-out.
+///
+/// # Errors
+/// `EINTR`.
+pub async fn pause(cx: &Cx, time: u64) -> Result<(), Errno> {
+    wait_for(cx, &mut [], time, Patience::Restartable).await
+}
+
 /// Waits for an entry, or until the remote side's time is over.
 async fn wait_for(
     cx: &Cx,

@@ -7,8 +7,8 @@ use crate::cx::{Cx, Scratch};
 use crate::space::Outcome;
 use crate::table::{Entry, State};
 use linux_abi::{
-    Errno, F_GETFL, FIONREAD, MAP_ANONYMOUS, MAP_PRIVATE, MAX_RW_COUNT, MSG_MORE, O_CLOEXEC,
-    O_NONBLOCK, POLLERR, POLLOUT, PROT_READ, PROT_WRITE, PollFd, check, nr,
+    Errno, F_GETFL, FIONREAD, MAP_ANONYMOUS, MAP_PRIVATE, MAX_RW_COUNT, MSG_MORE, O_ACCMODE,
+    O_CLOEXEC, O_NONBLOCK, POLLERR, POLLOUT, PROT_READ, PROT_WRITE, PollFd, check, nr,
 };
 use paging::PAGE;
 
@@ -18,10 +18,10 @@ const SPLICE_MORE: u32 = 4;
 const SPLICE_ALL: u32 = 15;
 /// `fcntl` that only pipes know.
 const F_GETPIPE_SZ: u64 = 1032;
-/// Part of a file's flags that says whether it can be read and written.
-const O_ACCMODE: u32 = 3;
-const O_RDONLY: u32 = 0;
-const O_WRONLY: u32 = 1;
+/// Open for reading alone.
+pub const O_RDONLY: u32 = 0;
+/// Open for writing alone.
+pub const O_WRONLY: u32 = 1;
 /// Most bytes that one call moves: what a pipe holds by default.
 const CHUNK: u64 = 64 << 10;
 
@@ -51,14 +51,14 @@ pub async fn splice(cx: &Cx) -> Result<Outcome, Errno> {
 
 /// A pipe of the program's kernel.
 #[derive(Clone, Copy)]
-struct Pipe {
+pub struct Pipe {
     fd: u64,
     size: u64,
     nonblocking: bool,
 }
 
 /// The pipe behind a descriptor that is not open for `wrong` alone; `own` are the call's flags.
-async fn pipe(cx: &Cx, fd: u64, wrong: u32, own: u32) -> Option<Pipe> {
+pub async fn pipe(cx: &Cx, fd: u64, wrong: u32, own: u32) -> Option<Pipe> {
     let size = check(cx.local(nr::fcntl, [fd, F_GETPIPE_SZ, 0, 0, 0, 0]).await).ok()?;
     let flags = check(cx.local(nr::fcntl, [fd, u64::from(F_GETFL), 0, 0, 0, 0]).await).ok()?;
     let flags = flags as u32;
@@ -67,13 +67,13 @@ async fn pipe(cx: &Cx, fd: u64, wrong: u32, own: u32) -> Option<Pipe> {
 }
 
 /// Memory for data on their way: a scratch page, or a mapping.
-enum Memory {
+pub enum Memory {
     Page(Scratch),
     Mapping(u64, u64),
 }
 
 impl Memory {
-    async fn take(cx: &Cx, length: u64) -> Result<Self, Errno> {
+    pub async fn take(cx: &Cx, length: u64) -> Result<Self, Errno> {
         if length <= PAGE {
             return Ok(Self::Page(cx.scratch()?));
         }
@@ -83,14 +83,14 @@ impl Memory {
         Ok(Self::Mapping(address as u64, length))
     }
 
-    fn address(&self) -> u64 {
+    pub fn address(&self) -> u64 {
         match self {
             Self::Page(scratch) => scratch.address,
             Self::Mapping(address, _) => *address,
         }
     }
 
-    async fn give(self, cx: &Cx) {
+    pub async fn give(self, cx: &Cx) {
         if let Self::Mapping(address, length) = self {
             cx.local(nr::munmap, [address, length, 0, 0, 0, 0]).await;
         }
@@ -98,7 +98,7 @@ impl Memory {
 }
 
 /// Waits until a pipe has room; how many bytes it takes for sure.
-async fn room(cx: &Cx, pipe: Pipe) -> Result<u64, Errno> {
+pub async fn room(cx: &Cx, pipe: Pipe) -> Result<u64, Errno> {
     let scratch = cx.scratch()?;
     let at = scratch.address;
     let entry = PollFd { fd: pipe.fd as i32, events: POLLOUT, revents: 0 };

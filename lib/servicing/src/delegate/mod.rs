@@ -46,7 +46,7 @@ impl Activity {
     }
 
     fn note(&self, request: &Request) {
-        if !matches!(request, Request::Poll { .. } | Request::Nop) {
+        if !matches!(request, Request::Poll { .. } | Request::Nop | Request::File(_)) {
             self.0.set(self.0.get().wrapping_add(1));
         }
     }

@@ -165,6 +165,8 @@ pub struct Guest {
     pub calls: Vec<u64>,
     pub exits: usize,
     pub iret: bool,
+    /// Paths that were opened.
+    pub opened: Vec<String>,
 }
 
 impl Guest {
@@ -208,6 +210,7 @@ impl Guest {
             calls: Vec::new(),
             exits: 0,
             iret: false,
+            opened: Vec::new(),
         };
         guest.world.net.add_worker(&guest.world.service, wire::Kind::Dispatcher, 0, 0);
         guest.events();

@@ -1,5 +1,6 @@
 //! A fake service VM: mailboxes in fake memory, a scripted network behind them.
 mod epoll;
+mod files;
 
 use super::instance::Instance;
 use memory::{Fake, Memory};
@@ -32,6 +33,8 @@ pub struct Sock {
     pub arrivals: u64,
     /// It is an epoll instance.
     pub instance: Option<Instance>,
+    /// It is a file.
+    pub file: Option<files::Open>,
     /// It is another descriptor of that one.
     pub alias: Option<i32>,
 }
@@ -94,6 +97,8 @@ pub struct Service {
     pub log: RefCell<Vec<(u32, Request)>>,
     /// Whom each worker acts as, with its groups.
     pub identities: RefCell<Identities>,
+    /// Files that there are.
+    pub store: RefCell<files::Store>,
     tokens: RefCell<BTreeMap<u32, u64>>,
     next: Cell<u32>,
     /// Delegates don't answer while this is set.
@@ -249,6 +254,7 @@ impl Service {
             | Request::Bind { .. }
             | Request::Listen { .. }
             | Request::Accept { .. } => return self.set_up(m, sockets, delegate, request),
+            Request::File(ref request) => return Some(self.file(m, sockets, delegate, request)),
             Request::Epoll(ref request) => return self.epoll(m, sockets, delegate, request),
             _ => return transfer(m, sockets, delegate, request),
         };

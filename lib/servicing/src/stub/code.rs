@@ -197,6 +197,11 @@ fn conditions(a: &mut Assembler) {
     a.field_is_set(at::RECORD_ANY);
     a.jump_if(NOT_EQUAL, Label::Exit);
     a.label(Label::Behind(Look::ANY));
+    a.test(Look::PATHS);
+    a.jump_if(EQUAL, Label::Behind(Look::PATHS));
+    a.field_is_set(at::RECORD_PATHS);
+    a.jump_if(NOT_EQUAL, Label::Exit);
+    a.label(Label::Behind(Look::PATHS));
     a.test(Look::HIGHEST);
     a.jump_if(EQUAL, Label::Behind(Look::HIGHEST));
     a.put(&[0x39, 0x80 | 7 << 3 | RDX]); // cmp [rdx + LOWEST], edi

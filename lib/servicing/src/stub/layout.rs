@@ -43,6 +43,8 @@ pub const RECORD_LOWEST: u64 = 4;
 pub const RECORD_HIGH: u64 = 8;
 /// In a record: non-zero when some descriptor is, or may become, remote (32 bits).
 pub const RECORD_ANY: u64 = 12;
+/// In a record: non-zero when calls about paths are looked at (32 bits).
+pub const RECORD_PATHS: u64 = 16;
 /// In a record: a bit for each descriptor that is looked at.
 pub const RECORD_BITMAP: u64 = 64;
 /// Descriptors in the bitmap.

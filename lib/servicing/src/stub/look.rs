@@ -14,6 +14,8 @@ impl Look {
     pub const ANY: u8 = 0x40;
     /// The first argument, a number of descriptors, is above the lowest that is looked at.
     pub const HIGHEST: u8 = 0x20;
+    /// The process's program has remote files: paths are looked at.
+    pub const PATHS: u8 = 0x04;
     /// Bits of the arguments that can be compared with the bitmap, by position. The third is
     /// not among them: its register holds something else in the stub.
     pub const DESCRIPTOR: [u8; 5] = [0x01, 0x02, 0, 0x08, 0x10];
@@ -44,11 +46,12 @@ impl Look {
             nr::poll | nr::ppoll | nr::dup2 | nr::dup3 | nr::sendmsg | nr::sendmmsg => Self::ANY,
             _ => 0,
         };
+        let paths = if crate::calls::concerns_paths(number) { Self::PATHS } else { 0 };
         let places = linux_abi::call(number).into_iter().flat_map(linux_abi::Call::descriptors);
         let bit = |place: usize| match Self::DESCRIPTOR.get(place) {
             None | Some(0) => Self::ALWAYS,
             Some(bit) => *bit,
         };
-        Self(places.map(bit).fold(by_number, |a, b| a | b))
+        Self(places.map(bit).fold(by_number | paths, |a, b| a | b))
     }
 }

@@ -169,6 +169,7 @@ fn record(table: &Table, always: bool) -> [u8; at::RECORD as usize] {
         (at::RECORD_LOWEST, lowest),
         (at::RECORD_HIGH, u32::from(high)),
         (at::RECORD_ANY, u32::from(!entries.is_empty())),
+        (at::RECORD_PATHS, u32::from(table.view.is_active())),
     ];
     for (place, value) in fields {
         if let Some(field) = bytes.get_mut(place as usize..place as usize + 4) {

@@ -2,6 +2,7 @@
 mod commit;
 mod descriptors;
 mod epoll;
+mod files;
 mod passing;
 mod rights;
 mod sandbox;

@@ -57,7 +57,7 @@ impl Service {
         Some(Response::value(value))
     }
 
-    fn add(&self, sockets: &mut Sockets, delegate: u32, sock: Sock) -> i64 {
+    pub(super) fn add(&self, sockets: &mut Sockets, delegate: u32, sock: Sock) -> i64 {
         self.next.set(self.next.get() + 1);
         let fd = 20 + self.next.get() as i32;
         sockets.insert((delegate, fd), sock);
