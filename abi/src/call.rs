@@ -136,6 +136,14 @@ calls! {
     /// `(space or 0 = own, base, length, MemRights)`: changes the rights of exactly this region. When
     /// any are taken away, what is mapped in it is removed.
     RegionRights = 36;
+    /// No arguments. Faults that this thread has answered with [`FaultReply::Later`](crate::FaultReply)
+    /// are tried again: their threads go on, and fault anew if nothing has changed.
+    FaultRetry = 37;
+    /// `(space or 0 = own, address, length: 1 to 64 pages)` → `rdi` = a bit for each page, from bit 0 on,
+    /// that was used since it was mapped or last asked about. For the manager of the region, as
+    /// `Unmap`. A hint: a processor that still remembers a translation of a native space need not
+    /// mark it again, and every page of a large one counts as used. Errors: `NoRegion`, `BadArgument`.
+    PagesUsed = 38;
 }
 
 /// Kind of a space.

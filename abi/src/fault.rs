@@ -63,6 +63,9 @@ impl FaultMessage {
 pub enum FaultReply {
     /// The access was carried out on the thread's behalf, or may simply be tried again.
     Resume,
+    /// The thread goes on waiting, and the manager serves others meanwhile, until it asks for all
+    /// such faults to be tried again (`FaultRetry`). When the manager ends, so does the thread.
+    Later,
     /// Map `length` bytes of `memory` from `memory_offset` at `region_offset` of the region.
     Map {
         /// Memory capability of the manager.
@@ -83,6 +86,9 @@ impl FaultReply {
     #[must_use]
     pub const fn encode(self) -> Message {
         let mut words = [0; MESSAGE_WORDS];
+        if let FaultReply::Later = self {
+            words[0] = 2;
+        }
         if let FaultReply::Map { memory, memory_offset, region_offset, length, rights } = self {
             words[0] = 1;
             words[1] = memory.0 as u64;
@@ -106,6 +112,7 @@ impl FaultReply {
                 length: words[4],
                 rights: MemRights::from_bits(words[5])?,
             }),
+            2 => Some(FaultReply::Later),
             _ => None,
         }
     }

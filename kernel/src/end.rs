@@ -188,7 +188,7 @@ impl Kernel {
                     self.leave_queue(id, handler);
                 }
             }
-            State::Ready | State::Blocked => {}
+            State::Ready | State::PutOff(..) | State::Blocked => {}
         }
         let adopted = self.threads.get_mut(id).ok().and_then(|t| t.adopted.take());
         for sc in [sc, adopted].into_iter().flatten().filter(|sc| Some(*sc) != keep) {
@@ -247,7 +247,9 @@ impl Kernel {
             queued = self.threads.get_mut(caller).ok().and_then(|t| t.next.take());
             self.answer_gone(caller);
         }
-        let _ = id;
+        while let Some((faulting, address)) = self.put_off_by(id) {
+            self.end_thread(faulting, Reason::ManagerGone { address: address.0 });
+        }
     }
 
     fn answer_gone(&mut self, caller: Id<Thread>) {

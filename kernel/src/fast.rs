@@ -80,7 +80,8 @@ impl Kernel {
                 None
             }
             Request::Fault { address, state: false, .. } if status == 0 => {
-                Some((address, FaultReply::decode(&from.message())?))
+                let reply = FaultReply::decode(&from.message())?;
+                Some((address, Some(reply).filter(|reply| *reply != FaultReply::Later)?))
             }
             _ => return None,
         };

@@ -198,6 +198,7 @@ impl Kernel {
             return;
         };
         let result = match (status, FaultReply::decode(words)) {
+            (0, Some(FaultReply::Later)) => return self.put_off(id, at),
             (0, Some(reply)) => self.resolve(client, manager, at, reply),
             (0, None) => Err(Error::BadArgument as u64),
             (status, _) => Err(status),
@@ -218,6 +219,33 @@ impl Kernel {
                 self.store_state(id, Some((address, access)));
                 self.send_exit(id, ExitClass::Error);
             }
+        }
+    }
+
+    /// A manager puts a fault off: the thread waits, but for no reply.
+    fn put_off(&mut self, id: Id<Thread>, address: SpaceAddr) {
+        if let Ok(thread) = self.threads.get_mut(id)
+            && let State::Calling { handler, .. } = thread.state
+        {
+            thread.state = State::PutOff(handler, address);
+        }
+    }
+
+    /// A thread whose fault a handler has put off, and the address.
+    pub fn put_off_by(&self, handler: Id<Thread>) -> Option<(Id<Thread>, SpaceAddr)> {
+        self.threads.iter().find_map(|(id, thread)| match thread.state {
+            State::PutOff(by, address) if by == handler => Some((id, address)),
+            _ => None,
+        })
+    }
+
+    /// Lets all threads go on whose faults a handler has put off.
+    pub fn retry_faults(&mut self, handler: Id<Thread>) {
+        while let Some((id, _)) = self.put_off_by(handler) {
+            if let Ok(thread) = self.threads.get_mut(id) {
+                thread.state = State::Ready;
+            }
+            self.wake(id);
         }
     }
 

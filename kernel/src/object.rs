@@ -118,6 +118,8 @@ pub enum State {
         /// What was asked.
         request: Request,
     },
+    /// Its fault was put off by this handler of its manager.
+    PutOff(Id<Thread>, SpaceAddr),
     /// A vCPU that waits for a recall.
     Blocked,
 }

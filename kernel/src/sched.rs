@@ -24,7 +24,7 @@ impl Kernel {
             match t.state {
                 State::Ready => return (t.cpu == cpu).then_some(thread),
                 State::Calling { handler, .. } => thread = handler,
-                State::Waiting | State::Blocked => return None,
+                State::Waiting | State::PutOff(..) | State::Blocked => return None,
             }
         }
         None

@@ -169,6 +169,11 @@ impl Kernel {
             }
         }
         tlb::shoot_down(HostPhys(u64::MAX), running);
+        self.forget_at_entry(space);
+    }
+
+    /// Has processors drop translations of a guest's memory when they next enter it.
+    pub fn forget_at_entry(&self, space: Id<Space>) {
         for (_, thread) in self.threads.iter().filter(|(_, t)| t.space == space) {
             if let Body::Vcpu(part) = &thread.body {
                 part.vcpu.flush_at_entry();

@@ -294,6 +294,20 @@ pub fn region_unbind(space: Selector, base: u64, length: u64) -> Result<(), Erro
     plain(CallNumber::RegionUnbind, &[sel(space), base, length]).map(drop)
 }
 
+/// Lets the faults go on that this thread has put off.
+pub fn fault_retry() {
+    // It has no way to fail.
+    let _ = plain(CallNumber::FaultRetry, &[]);
+}
+
+/// Which of 1 to 64 pages, in a region that this program manages, were used: bit 0 is the first.
+///
+/// # Errors
+/// `NoRegion`, `BadArgument`.
+pub fn pages_used(space: Selector, address: u64, length: u64) -> Result<u64, Error> {
+    plain(CallNumber::PagesUsed, &[sel(space), address, length]).map(|r| r[0])
+}
+
 /// Names a window of a region that this program manages; 0: it has none any more.
 ///
 /// # Errors

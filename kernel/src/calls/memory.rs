@@ -207,6 +207,27 @@ pub fn unmap(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error>
     k.unmap_from(space, range)
 }
 
+/// Most pages that one call tells about.
+const MOST_ASKED: u64 = u64::BITS as u64 * abi::PAGE_SIZE;
+
+/// `PagesUsed(space, address, length)`.
+pub fn pages_used(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Outcome {
+    let result = own_region(k, own, a[0], a[1], a[2]).and_then(|(id, range, _)| {
+        if range.length > MOST_ASKED {
+            return Err(Error::BadArgument);
+        }
+        let used = k.spaces.get_mut(id)?.tables.take_used(range.base.0, range.length);
+        if used != 0 {
+            k.forget_at_entry(id);
+        }
+        Ok(used)
+    });
+    match result {
+        Ok(used) => Outcome::Results([used, 0, 0, 0], 1),
+        Err(error) => Outcome::Done(Err(error)),
+    }
+}
+
 /// `RegionWindow(space, base, length, window)`.
 pub fn region_window(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
     let client = args::space_or_own(k, own, a[0], ObjRights::empty())?;

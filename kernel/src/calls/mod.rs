@@ -189,6 +189,11 @@ fn other(k: &mut Kernel, cpu: usize, id: Id<Thread>, number: CallNumber, a: &[u6
         N::RegionSplit => memory::region_split(k, space, a).into(),
         N::RegionMove => memory::region_move(k, space, a).into(),
         N::RegionRights => memory::region_rights(k, space, a).into(),
+        N::FaultRetry => {
+            k.retry_faults(id);
+            Outcome::Done(Ok(()))
+        }
+        N::PagesUsed => memory::pages_used(k, space, a),
         N::TraceMask => control::trace_mask(k, space, a).into(),
     }
 }

@@ -190,6 +190,27 @@ impl Tables {
         unmap_level(self.root, ROOT_LEVEL, at, at + length, frames)
     }
 
+    /// Which of at most 64 pages were used since they were mapped, or since this was last asked: bit
+    /// 0 is the first. Pages of large ones count as used always.
+    pub fn take_used(&mut self, at: u64, length: u64) -> u64 {
+        let mut used = 0;
+        for (bit, page) in (at..at + length).step_by(PAGE_SIZE as usize).enumerate() {
+            let is_used = if self.find_near(page) {
+                let entry = slot(self.near.table, 0, page);
+                let value = phys::read64(entry);
+                let both = value & (PRESENT | ACCESSED) == PRESENT | ACCESSED;
+                if both {
+                    phys::write64(entry, value & !ACCESSED);
+                }
+                both
+            } else {
+                self.walk(page).is_some()
+            };
+            used |= u64::from(is_used) << bit;
+        }
+        used
+    }
+
     /// The page at an address.
     #[inline]
     pub fn walk(&self, at: u64) -> Option<Leaf> {

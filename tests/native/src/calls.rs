@@ -27,7 +27,7 @@ fn boot_information() -> Outcome {
 }
 
 fn unknown_numbers() -> Outcome {
-    for number in [37, 38, 255, 256, 0x100_0000_0000, u64::MAX, 1 << 63] {
+    for number in [39, 40, 255, 256, 0x100_0000_0000, u64::MAX, 1 << 63] {
         equal(arbitrary(number, &[]).0, Error::BadCall as u64, "status")?;
     }
     Ok(())
@@ -130,9 +130,9 @@ const NASTY: [u64; 11] = [
 fn nonsense() -> Outcome {
     use CallNumber as N;
     // These end or block the caller, or take numbers that mean nothing to the kernel.
-    let skip = [N::Null, N::ReplyWait, N::Wait, N::Yield, N::Exit].map(|n| n as u64);
+    let skip = [N::Null, N::ReplyWait, N::Wait, N::Yield, N::Exit, N::FaultRetry].map(|n| n as u64);
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    for number in (0..=36).filter(|n| !skip.contains(n)) {
+    for number in (0..=38).filter(|n| !skip.contains(n)) {
         for _ in 0..200 {
             let arguments: [u64; 10] = core::array::from_fn(|_| {
                 state ^= state << 13;

@@ -17,6 +17,7 @@ mod illegal;
 mod ipc;
 mod memory;
 mod programs;
+mod put_off;
 mod regions;
 mod several;
 mod stress;
@@ -37,11 +38,12 @@ type Test = (&'static str, fn() -> Outcome);
 fn main(_thread: u64) -> ! {
     prepare();
     let (mut passed, mut failed) = (0u64, 0u64);
-    let groups: [&[Test]; 13] = [
+    let groups: [&[Test]; 14] = [
         calls::TESTS,
         memory::TESTS,
         ipc::TESTS,
         faults::TESTS,
+        put_off::TESTS,
         windows::TESTS,
         regions::TESTS,
         programs::TESTS,
