@@ -1,0 +1,433 @@
+//! A manager with a few pages, driven by programs that read and write at random, against the simple
+//! model: what was written to a page is what is read there.
+use super::*;
+use alloc::rc::Rc;
+use alloc::vec::Vec;
+use core::cell::RefCell;
+use memory::{Fake, Memory};
+use proptest::prelude::*;
+use std::collections::{HashMap, HashSet};
+
+const PAGES: u32 = 40;
+const FRAMES: u32 = 8;
+const CHUNKS: u32 = 24;
+const REQUESTS: u16 = 3;
+const SIZES: Sizes = Sizes { pages: PAGES, frames: FRAMES, chunks: CHUNKS };
+
+/// What is mapped: by space and page, the frame and whether it may be written.
+#[derive(Default)]
+struct Mappings {
+    mapped: HashMap<(u8, u32), (u32, bool)>,
+    used: HashSet<(u8, u32)>,
+}
+
+#[derive(Clone, Default)]
+struct FakeSpaces(Rc<RefCell<Mappings>>);
+
+impl Spaces for FakeSpaces {
+    fn unmap(&mut self, page: u32, spaces: u8) {
+        let mut all = self.0.borrow_mut();
+        for space in (0..MOST_SPACES).filter(|space| spaces & 1 << space != 0) {
+            assert!(all.mapped.remove(&(space, page)).is_some(), "unmapped where it was not");
+        }
+        assert!(all.mapped.keys().all(|(_, other)| *other != page), "a space was forgotten");
+    }
+
+    fn used(&mut self, page: u32, spaces: u8) -> bool {
+        let used = &mut self.0.borrow_mut().used;
+        (0..MOST_SPACES).filter(|s| spaces & 1 << s != 0).any(|space| used.remove(&(space, page)))
+    }
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Work {
+    Write,
+    Read(usize),
+}
+
+#[derive(Default)]
+struct Platter {
+    slots: u32,
+    contents: HashMap<u32, Vec<u8>>,
+    buffers: HashMap<u16, Vec<u8>>,
+    started: Vec<(u16, u32, Work)>,
+    /// Sealed bytes that were ever written, to find a nonce that is used twice.
+    seen: HashSet<Vec<u8>>,
+}
+
+#[derive(Clone, Default)]
+struct FakeDisk(Rc<RefCell<Platter>>);
+
+impl FakeDisk {
+    /// Carries out a request that was started: the request.
+    fn complete(&self, choice: usize) -> Option<u16> {
+        let mut disk = self.0.borrow_mut();
+        if disk.started.is_empty() {
+            return None;
+        }
+        let choice = choice % disk.started.len();
+        let (request, slot, work) = disk.started.remove(choice);
+        match work {
+            Work::Write => {
+                let bytes = disk.buffers[&request].clone();
+                disk.contents.insert(slot, bytes);
+            }
+            Work::Read(length) => {
+                let mut bytes = disk.contents.get(&slot).cloned().unwrap_or_default();
+                bytes.resize(length, 0);
+                disk.buffers.insert(request, bytes);
+            }
+        }
+        Some(request)
+    }
+
+    /// Forgets one that was started, as if it had failed.
+    fn fail(&self) -> Option<u16> {
+        let mut disk = self.0.borrow_mut();
+        let (request, ..) = disk.started.first().copied()?;
+        disk.started.remove(0);
+        Some(request)
+    }
+}
+
+impl Disk for FakeDisk {
+    fn slots(&self) -> u32 {
+        self.0.borrow().slots
+    }
+    fn requests(&self) -> u16 {
+        REQUESTS
+    }
+    fn write(&mut self, request: u16, slot: u32, bytes: &[u8]) {
+        let mut disk = self.0.borrow_mut();
+        assert!(slot < disk.slots && bytes.len() <= SLOT);
+        assert!(disk.started.iter().all(|(other, ..)| *other != request), "request in use");
+        assert!(disk.seen.insert(bytes.to_vec()), "the same bytes twice");
+        disk.buffers.insert(request, bytes.to_vec());
+        disk.started.push((request, slot, Work::Write));
+    }
+    fn read(&mut self, request: u16, slot: u32, length: usize) {
+        let mut disk = self.0.borrow_mut();
+        assert!(disk.started.iter().all(|(other, ..)| *other != request), "request in use");
+        disk.started.push((request, slot, Work::Read(length)));
+    }
+    fn again(&mut self, request: u16) {
+        // Only writes fail here.
+        let mut disk = self.0.borrow_mut();
+        let slot = disk.slots - 1 - u32::from(request);
+        disk.started.push((request, slot, Work::Write));
+    }
+    fn received(&self, request: u16, into: &mut [u8]) {
+        into.copy_from_slice(&self.0.borrow().buffers[&request]);
+    }
+}
+
+struct Bench {
+    swap: Swap<Fake, FakeSpaces, FakeDisk>,
+    memory: Fake,
+    spaces: FakeSpaces,
+    disk: FakeDisk,
+}
+
+impl Bench {
+    fn new(slots: u32) -> Self {
+        let bytes = Swap::<Fake, FakeSpaces, FakeDisk>::bytes(SIZES);
+        let memory = Fake::new(bytes as usize);
+        let (spaces, disk) = (FakeSpaces::default(), FakeDisk::default());
+        disk.0.borrow_mut().slots = slots;
+        let swap = Swap::new(memory.clone(), SIZES, spaces.clone(), disk.clone(), &[7; KEY]);
+        Self { swap, memory, spaces, disk }
+    }
+
+    /// Ends a request; `None` when none is under way.
+    fn complete(&mut self, choice: usize) -> Option<Option<Damage>> {
+        let request = self.disk.complete(choice)?;
+        Some(self.swap.finished(request, true))
+    }
+
+    /// The frame in which a space sees a page, after as many faults as it takes.
+    fn reach(&mut self, space: u8, page: u32, write: bool, choice: usize) -> Result<u64, Answer> {
+        for _ in 0..200 {
+            let found = self.spaces.0.borrow().mapped.get(&(space, page)).copied();
+            if let Some((frame, writable)) = found
+                && (writable || !write)
+            {
+                self.spaces.0.borrow_mut().used.insert((space, page));
+                return Ok(u64::from(frame) * PAGE as u64);
+            }
+            match self.swap.fault(page, space, write) {
+                Answer::Map { frame, write } => {
+                    self.spaces.0.borrow_mut().mapped.insert((space, page), (frame, write));
+                }
+                Answer::Later => {
+                    assert!(self.complete(choice).is_some(), "nothing to wait for");
+                }
+                answer => return Err(answer),
+            }
+        }
+        panic!("no progress");
+    }
+
+    fn write(&mut self, space: u8, page: u32, contents: &[u8]) -> Result<(), Answer> {
+        let at = self.reach(space, page, true, 0)?;
+        self.memory.write(at, contents).expect("inside");
+        Ok(())
+    }
+
+    fn read(&mut self, space: u8, page: u32) -> Result<Vec<u8>, Answer> {
+        let at = self.reach(space, page, false, 0)?;
+        let mut bytes = alloc::vec![0; PAGE];
+        self.memory.read(at, &mut bytes).expect("inside");
+        Ok(bytes)
+    }
+
+    /// Writes other pages until this many are on the disk.
+    fn push_out(&mut self, away: u32) {
+        for page in 8..PAGES {
+            self.write(0, page, &contents(2, page)).expect("room");
+        }
+        while self.complete(0).is_some() {}
+        assert!(self.swap.now().away >= away, "{:?}", self.swap.now());
+    }
+}
+
+/// Contents of a kind: zeros, easy to compress, random.
+fn contents(kind: u8, seed: u32) -> Vec<u8> {
+    let mut state = u64::from(seed) << 8 | 0x9e37_79b9_0000_0001;
+    let mut random = move || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state as u8
+    };
+    match kind {
+        0 => alloc::vec![0; PAGE],
+        1 => {
+            let few: Vec<u8> = (0..700).map(|_| random()).collect();
+            few.iter().copied().cycle().take(PAGE).collect()
+        }
+        _ => (0..PAGE).map(|_| random()).collect(),
+    }
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Write { space: u8, page: u32, kind: u8, seed: u32 },
+    Read { space: u8, page: u32 },
+    Complete(usize),
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    let (space, page) = (0u8..3, 0u32..PAGES);
+    prop_oneof![
+        4 => (space.clone(), page.clone(), 0u8..3, any::<u32>())
+            .prop_map(|(space, page, kind, seed)| Step::Write { space, page, kind, seed }),
+        4 => (space, page).prop_map(|(space, page)| Step::Read { space, page }),
+        1 => any::<usize>().prop_map(Step::Complete),
+    ]
+}
+
+proptest! {
+    // Every case encrypts and compresses hundreds of pages.
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn what_was_written_is_read(steps in proptest::collection::vec(step(), 1..250)) {
+        let mut bench = Bench::new(PAGES + 10);
+        let mut model: HashMap<u32, Vec<u8>> = HashMap::new();
+        for step in steps {
+            match step {
+                Step::Write { space, page, kind, seed } => {
+                    let bytes = contents(kind, seed);
+                    prop_assert_eq!(bench.write(space, page, &bytes), Ok(()));
+                    model.insert(page, bytes);
+                }
+                Step::Read { space, page } => {
+                    let expected = model.get(&page).cloned().unwrap_or(alloc::vec![0; PAGE]);
+                    prop_assert!(bench.read(space, page) == Ok(expected), "page {page}");
+                }
+                Step::Complete(choice) => {
+                    bench.complete(choice);
+                }
+            }
+            let now = bench.swap.now();
+            prop_assert!(now.resident <= FRAMES && now.resident_most <= FRAMES);
+            prop_assert!(now.packed_bytes <= u64::from(CHUNKS) * Chunks::SIZE as u64);
+        }
+        // No page was forgotten, and no place is taken by none.
+        let held: u32 = bench.swap.now().away + bench.swap.now().packed;
+        prop_assert!(held <= PAGES);
+        for page in 0..PAGES {
+            let expected = model.get(&page).cloned().unwrap_or(alloc::vec![0; PAGE]);
+            prop_assert!(bench.read(0, page) == Ok(expected), "page {page} at the end");
+        }
+        prop_assert_eq!(bench.swap.counters().lost, 0);
+    }
+
+    #[test]
+    fn a_damaged_disk_harms_only_the_pages_on_it(
+        damage in proptest::collection::vec((any::<u32>(), any::<usize>(), 1u8..), 1..20),
+    ) {
+        let mut bench = Bench::new(PAGES);
+        for page in 0..PAGES {
+            bench.write(0, page, &contents(2, page)).expect("room");
+        }
+        while bench.complete(0).is_some() {}
+        let mut slots: Vec<u32> = bench.disk.0.borrow().contents.keys().copied().collect();
+        slots.sort_unstable();
+        let mut struck = HashSet::new();
+        for (slot, at, bits) in damage {
+            let slot = slots[slot as usize % slots.len()];
+            // Bits that are flipped twice are as they were.
+            if struck.insert(slot) {
+                let mut disk = bench.disk.0.borrow_mut();
+                let bytes = disk.contents.get_mut(&slot).expect("written");
+                let at = at % bytes.len();
+                bytes[at] ^= bits;
+            }
+        }
+        let mut lost = 0;
+        for page in 0..PAGES {
+            match bench.read(0, page) {
+                Ok(bytes) => prop_assert!(bytes == contents(2, page), "page {page}"),
+                Err(answer) => {
+                    prop_assert_eq!(answer, Answer::Lost);
+                    lost += 1;
+                }
+            }
+        }
+        // Reading evicts clean pages only, which are not written again.
+        prop_assert_eq!(lost, struck.len());
+        prop_assert_eq!(bench.swap.counters().lost, lost as u64);
+    }
+
+    #[test]
+    fn chunks_hold_what_was_stored(
+        steps in proptest::collection::vec((any::<bool>(), 1usize..4097, any::<usize>()), 1..200),
+    ) {
+        let memory = Fake::new(100 + 64 * Chunks::SIZE);
+        let mut chunks = Chunks::new(100, 64);
+        let mut model: Vec<(u32, u32, Vec<u8>)> = Vec::new();
+        for (owner, (store, length, choice)) in steps.into_iter().enumerate() {
+            let used: usize = model.iter().map(|(.., b)| b.len().div_ceil(Chunks::SIZE)).sum();
+            prop_assert_eq!(chunks.free() as usize, 64 - used);
+            if store {
+                let bytes: Vec<u8> = (0..length).map(|n| (n * 31 + owner) as u8).collect();
+                let fits = chunks.fits(length);
+                let stored = chunks.store(&memory, owner as u32, &bytes);
+                prop_assert_eq!(stored.is_some(), fits);
+                model.extend(stored.map(|head| (head, owner as u32, bytes)));
+            } else if !model.is_empty() {
+                let (head, owner, bytes) = model.swap_remove(choice % model.len());
+                let mut found = [0; 4096];
+                let length = chunks.load(&memory, head, &mut found);
+                prop_assert_eq!(length, Some(bytes.len()));
+                prop_assert!(found[..bytes.len()] == bytes[..], "other bytes");
+                chunks.release(head);
+                // Once more is nothing.
+                chunks.release(head);
+                prop_assert!(chunks.oldest().is_none_or(|(h, o)| (h, o) != (head, owner)));
+            }
+        }
+    }
+}
+
+#[test]
+fn an_earlier_version_is_noticed() {
+    let mut bench = Bench::new(PAGES);
+    bench.write(0, 0, &contents(2, 1)).expect("room");
+    bench.push_out(1);
+    let old = bench.disk.0.borrow().contents.clone();
+    bench.write(0, 0, &contents(2, 2)).expect("room");
+    bench.push_out(1);
+    // The whole disk as it was before.
+    bench.disk.0.borrow_mut().contents = old;
+    assert_eq!(bench.read(0, 0), Err(Answer::Lost));
+}
+
+#[test]
+fn another_page_is_noticed() {
+    let mut bench = Bench::new(PAGES);
+    for page in 0..PAGES {
+        bench.write(0, page, &contents(2, 5)).expect("room");
+    }
+    while bench.complete(0).is_some() {}
+    let mut disk = bench.disk.0.borrow_mut();
+    let (a, b) = (disk.contents[&0].clone(), disk.contents[&1].clone());
+    disk.contents.insert(0, b);
+    disk.contents.insert(1, a);
+    drop(disk);
+    let lost = (0..PAGES).filter(|page| bench.read(0, *page) == Err(Answer::Lost)).count();
+    assert_eq!(lost, 2, "both pages, though they are equal");
+}
+
+#[test]
+fn a_truncated_disk_is_noticed_and_a_lost_page_can_be_given_up() {
+    let mut bench = Bench::new(PAGES);
+    bench.write(0, 0, &contents(2, 1)).expect("room");
+    bench.push_out(1);
+    bench.disk.0.borrow_mut().contents.clear();
+    assert_eq!(bench.read(0, 0), Err(Answer::Lost));
+    assert_eq!(bench.read(0, 0), Err(Answer::Lost));
+    bench.swap.forget(0);
+    assert!(bench.read(0, 0) == Ok(contents(0, 0)), "zeros");
+}
+
+#[test]
+fn without_a_disk_the_memory_is_full_some_day_and_nothing_is_lost() {
+    let mut bench = Bench::new(0);
+    let written: Vec<u32> = (0..PAGES)
+        .take_while(|page| bench.write(0, *page, &contents(2, *page)) == Ok(()))
+        .collect();
+    // All frames, and as many more as there are chunks for.
+    assert_eq!(written.len() as u32, FRAMES + CHUNKS / 8);
+    assert_eq!(bench.swap.fault(PAGES - 1, 0, true), Answer::Full);
+    for page in written {
+        // One that is packed needs a frame, and the page in that one a place.
+        let found = bench.read(0, page);
+        assert!(found == Ok(contents(2, page)) || found == Err(Answer::Full), "page {page}");
+    }
+}
+
+#[test]
+fn pages_outside_do_not_exist() {
+    let mut bench = Bench::new(PAGES);
+    assert_eq!(bench.swap.fault(PAGES, 0, true), Answer::Outside);
+    assert_eq!(bench.swap.fault(u32::MAX, 0, false), Answer::Outside);
+    assert_eq!(bench.swap.finished(99, true), None);
+    assert_eq!(bench.swap.finished(0, true), None);
+}
+
+#[test]
+fn a_disk_that_fails_to_write_loses_those_pages() {
+    let mut bench = Bench::new(PAGES);
+    for page in 0..FRAMES + 1 {
+        while bench.swap.fault(page, 0, true) == Answer::Later {
+            let request = bench.disk.fail().expect("something to wait for");
+            bench.swap.finished(request, false);
+        }
+        let found = bench.swap.fault(page, 0, true);
+        let Answer::Map { frame, .. } = found else { panic!("{found:?}") };
+        bench.spaces.0.borrow_mut().mapped.insert((0, page), (frame, true));
+        bench.memory.write(u64::from(frame) * PAGE as u64, &contents(2, page)).expect("inside");
+    }
+    let mut damage = None;
+    while let Some(request) = bench.disk.fail() {
+        damage = damage.or(bench.swap.finished(request, false));
+    }
+    let damage = damage.expect("a page is lost");
+    assert!(!damage.forged);
+    assert_eq!(bench.swap.fault(damage.page, 0, false), Answer::Lost);
+    assert!(bench.swap.counters().lost > 0);
+}
+
+#[test]
+fn pages_in_use_stay() {
+    let mut bench = Bench::new(PAGES);
+    bench.write(0, 0, &contents(2, 0)).expect("room");
+    for page in 1..PAGES {
+        bench.write(0, page, &contents(2, page)).expect("room");
+        // It alone is used all the time.
+        bench.spaces.0.borrow_mut().used = HashSet::from([(0, 0)]);
+    }
+    assert!(bench.spaces.0.borrow().mapped.contains_key(&(0, 0)));
+}
