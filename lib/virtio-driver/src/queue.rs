@@ -5,6 +5,8 @@ use memory::{Memory, OutOfBounds};
 
 /// `flags` of a descriptor: the device writes.
 const WRITE: u16 = 2;
+/// `flags` of a descriptor: its buffer holds a table of descriptors.
+const INDIRECT: u16 = 4;
 /// Alignment of the buffers.
 const LINE: u64 = 64;
 
@@ -15,6 +17,9 @@ pub enum Direction {
     ToDevice,
     /// The device; all buffers are the device's at first.
     FromDevice,
+    /// Each begins with a table of descriptors ([`crate::F_INDIRECT`]), and its length is that of the
+    /// table; all buffers are the driver's at first.
+    Indirect,
 }
 
 /// Physical addresses of a queue's parts.
@@ -132,7 +137,11 @@ impl<M: Memory> Queue<M> {
         for word in (0..self.parts.buffers).step_by(4) {
             self.memory.store32(self.start + word, 0)?;
         }
-        let flags = if self.direction == Direction::FromDevice { WRITE } else { 0 };
+        let flags = match self.direction {
+            Direction::ToDevice => 0,
+            Direction::FromDevice => WRITE,
+            Direction::Indirect => INDIRECT,
+        };
         for n in 0..self.size {
             let mut raw = [0; 16];
             let address = self.physical + self.buffer_offset(n);
@@ -159,6 +168,12 @@ impl<M: Memory> Queue<M> {
 
     fn buffer_offset(&self, n: u16) -> u64 {
         self.parts.buffers + u64::from(n) * u64::from(self.buffer).next_multiple_of(LINE)
+    }
+
+    /// Physical address of buffer `n`.
+    #[must_use]
+    pub fn address(&self, n: u16) -> u64 {
+        self.physical + self.buffer_offset(n)
     }
 
     fn is_theirs(&self, n: u16) -> bool {
