@@ -17,6 +17,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 pub const COMPUTE_MEMORY: u64 = 512 << 20;
 /// Memory of the service VM.
 pub const SERVICE_MEMORY: u64 = 384 << 20;
+/// Least memory in which a VM gets anything done.
+const LEAST_RESIDENT: u64 = 64 << 20;
 /// Memory of the machine above that of its VMs, the boot archive included.
 const OWN_MEMORY: u64 = 1664 << 20;
 
@@ -40,6 +42,8 @@ pub struct Options {
     pub forwards: Vec<Forward>,
     /// Bytes of memory of the compute VM.
     pub memory: u64,
+    /// Bytes of that which are in the machine's own memory; the rest is kept elsewhere.
+    pub resident: Option<u64>,
     /// A line for each remotely serviced call.
     pub verbose: bool,
     /// Form of interception.
@@ -60,6 +64,7 @@ impl Default for Options {
             packages: Vec::new(),
             forwards: Vec::new(),
             memory: COMPUTE_MEMORY,
+            resident: None,
             verbose: false,
             form: Form::Stub,
             bench: false,
@@ -131,8 +136,8 @@ pub fn boot(
     observer: Observer,
 ) -> Result<Machine> {
     let policy = policy::compile(&images.root, options.policy.as_deref(), &options.trust)?;
-    let memory = options.memory + SERVICE_MEMORY + OWN_MEMORY;
-    check_memory(options.memory, memory)?;
+    let memory = options.resident.unwrap_or(options.memory) + SERVICE_MEMORY + OWN_MEMORY;
+    check_memory(options, memory)?;
     let forwards =
         options.forwards.iter().map(|forward| forward.resolve()).collect::<Result<Vec<_>>>()?;
     let setup = Setup {
@@ -144,6 +149,7 @@ pub fn boot(
         // One thread for all processors is free of that fault, and the fewer there are the better.
         processors: if options.count_instructions { PROCESSORS - 1 } else { PROCESSORS },
         forwards: forwards.clone(),
+        disk: options.resident.map(|_| swap_disk(options.memory)),
         count_instructions: options.count_instructions,
     };
     progress.step("starting the machine");
@@ -174,9 +180,20 @@ pub fn wait_for_both(machine: &Machine, options: &Options, progress: &Progress) 
     Ok(())
 }
 
-fn check_memory(compute: u64, total: u64) -> Result<()> {
-    if !(128 << 20..=3 << 30).contains(&compute) {
+/// Bytes of a disk that all of a VM's memory fits on: a place of nine sectors for each page.
+const fn swap_disk(memory: u64) -> u64 {
+    memory / 4096 * 9 * 512
+}
+
+fn check_memory(options: &Options, total: u64) -> Result<()> {
+    if !(128 << 20..=3 << 30).contains(&options.memory) {
         bail!("--memory must be between 128M and 3G");
+    }
+    if let Some(resident) = options.resident
+        && (!(LEAST_RESIDENT..=options.memory).contains(&resident)
+            || !resident.is_multiple_of(2 << 20))
+    {
+        bail!("--resident must be between 64M and --memory, in steps of 2M");
     }
     if let Some(available) = available_memory()
         && available < total
@@ -204,6 +221,9 @@ fn command_line(options: &Options, trusted: &str) -> Result<String> {
         format!("memory.compute={}M", options.memory >> 20),
         format!("memory.service={}M", SERVICE_MEMORY >> 20),
     ];
+    if let Some(resident) = options.resident {
+        words.push(format!("resident.compute={}M", resident >> 20));
+    }
     if !trusted.is_empty() {
         words.push(format!("linux.compute=trapline.trust={trusted}"));
     }
@@ -287,6 +307,7 @@ pub fn boot_plain(cache: &Cache, images: &Images, observer: Observer) -> Result<
         memory: 1 << 30,
         processors: 2,
         forwards: Vec::new(),
+        disk: None,
         count_instructions: false,
     };
     Machine::start(cache, &setup, observer)

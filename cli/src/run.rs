@@ -40,6 +40,9 @@ pub struct Arguments {
     /// Memory of the compute VM, such as 512M or 1G
     #[arg(long, value_name = "SIZE", value_parser = memory_size)]
     memory: Option<u64>,
+    /// How much of the compute VM's memory is in RAM; the rest is compressed there, or on a disk
+    #[arg(long, value_name = "SIZE", value_parser = memory_size)]
+    resident: Option<u64>,
     /// Show this VM's kernel console
     #[arg(long)]
     console: Option<Console>,
@@ -95,6 +98,7 @@ pub fn run(arguments: &Arguments) -> Result<u8> {
         packages: arguments.package.clone(),
         forwards: arguments.forward.clone(),
         memory: arguments.memory.unwrap_or(launch::COMPUTE_MEMORY),
+        resident: arguments.resident,
         verbose: arguments.verbose,
         form: arguments.form,
         bench: false,

@@ -85,8 +85,19 @@ struct Step {
 
 /// Crates without `std`. They can't be built together with crates that switch features with `std`
 /// on in those that both use.
-const FREESTANDING: &[&str] =
-    &["kernel", "rt", "root", "anon", "image", "vmm", "relay", "net", "link", "native-tests"];
+const FREESTANDING: &[&str] = &[
+    "kernel",
+    "rt",
+    "root",
+    "anon",
+    "image",
+    "swap",
+    "vmm",
+    "relay",
+    "net",
+    "link",
+    "native-tests",
+];
 
 fn steps(group: Group, options: &Arguments) -> Vec<Step> {
     let each = |option: &str| {

@@ -11,11 +11,14 @@ const COMMON: &[&str] = &[
     "-Cno-redzone=yes",
     "-Ctarget-feature=-sse,-sse2",
     "-Cforce-unwind-tables=no",
+    // Ciphers would find SSE out at run time, and use it.
+    "--cfg=chacha20_force_soft",
+    "--cfg=poly1305_force_soft",
 ];
 
 /// The native programs.
 pub const NATIVE: &[&str] =
-    &["root", "anon", "image", "vmm", "relay", "net", "link", "native-tests"];
+    &["root", "anon", "image", "swap", "vmm", "relay", "net", "link", "native-tests"];
 
 /// The Linux programs that run inside the VMs.
 pub const GUEST: &[&str] = &[

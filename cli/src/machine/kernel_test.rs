@@ -67,6 +67,7 @@ pub fn run(cache: &Cache, repository: &Repository, program: Program) -> Result<R
         memory,
         processors,
         forwards: Vec::new(),
+        disk: None,
         count_instructions,
     };
     let mut command = setup.bare_command(folder.path())?;

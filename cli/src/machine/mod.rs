@@ -11,11 +11,13 @@ use anyhow::{Context, Result, anyhow, bail};
 use board::Board;
 use hostlink::relay::{Form, Stats, ToRelay};
 use hostlink::{Stream, agent};
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tempfile::TempDir;
 use transport::Outbox;
 
 /// A virtual machine.
@@ -74,6 +76,9 @@ pub struct Machine {
     logs: PathBuf,
     next: AtomicU32,
     started: Instant,
+    /// Sockets, and the disk, as long as QEMU may still have to open them.
+    folder: Mutex<Option<TempDir>>,
+    disk: Option<File>,
 }
 
 impl Machine {
@@ -91,6 +96,10 @@ impl Machine {
         let board = Arc::new(Board::new(observer));
         let listeners = transport::listen(sockets.path(), setup.streams())?;
         let mut command = setup.command(sockets.path(), &logs)?;
+        let disk = setup
+            .disk
+            .map(|_| File::options().read(true).write(true).open(sockets.path().join(qemu::DISK)));
+        let disk = disk.transpose().context("can't open the disk")?;
         let mut child = command.spawn().context("can't run qemu-system-x86_64")?;
         let outbox = match transport::connect(listeners, &mut child, &board, &logs) {
             Ok(outbox) => outbox,
@@ -102,9 +111,8 @@ impl Machine {
                 return Err(if said.is_empty() { error } else { anyhow!("QEMU failed: {said}") });
             }
         };
-        // QEMU is connected: the sockets need no names any more.
-        drop(sockets);
-        Ok(Self { child, board, outbox, logs, next: AtomicU32::new(1), started })
+        let (next, folder) = (AtomicU32::new(1), Mutex::new(Some(sockets)));
+        Ok(Self { child, board, outbox, logs, next, started, folder, disk })
     }
 
     /// Waits until the machine's own servers run.
@@ -113,7 +121,16 @@ impl Machine {
     /// The machine fails, or too much time passes.
     pub fn wait_up(&self) -> Result<()> {
         let what = "the machine's servers did not start";
-        self.wait(boot_limit(), what, None, |state| state.up.then_some(()))
+        self.wait(boot_limit(), what, None, |state| state.up.then_some(()))?;
+        // QEMU has opened everything: sockets and disk need no names any more.
+        drop(self.folder.lock().unwrap_or_else(PoisonError::into_inner).take());
+        Ok(())
+    }
+
+    /// The disk with swapped pages, if the machine has one.
+    #[must_use]
+    pub const fn disk(&self) -> Option<&File> {
+        self.disk.as_ref()
     }
 
     /// Waits until the agent of a VM takes commands.

@@ -94,6 +94,8 @@ pub struct Setup {
     pub processors: u32,
     /// Forwarded ports.
     pub forwards: Vec<Forward>,
+    /// Bytes of an empty disk, which is gone when the machine ends.
+    pub disk: Option<u64>,
     /// One tick of the time-stamp counter per instruction: slow, but exact.
     pub count_instructions: bool,
 }
@@ -124,6 +126,9 @@ impl Setup {
         }
         command.args(["-netdev", &self.netdev()]);
         command.args(["-device", "virtio-net-pci,disable-legacy=on,netdev=net,romfile="]);
+        if let Some(length) = self.disk {
+            swap_disk(&mut command, &sockets.join(DISK), length)?;
+        }
         if let Kind::PlainLinux { root } = &self.kind {
             plain_devices(&mut command, root)?;
         }
@@ -166,6 +171,19 @@ impl Setup {
             format!("{text},hostfwd=tcp:127.0.0.1:{}-:{}", forward.host, forward.guest)
         })
     }
+}
+
+/// Name of the disk's file, beside the sockets.
+pub const DISK: &str = "disk";
+
+/// A disk with an empty, sparse file behind it. Errors go to the driver, they don't stop the machine.
+fn swap_disk(command: &mut Command, path: &Path, length: u64) -> Result<()> {
+    std::fs::File::create(path)?.set_len(length)?;
+    let drive =
+        "if=none,id=swap,format=raw,cache=unsafe,discard=ignore,werror=report,rerror=report,file=";
+    command.arg("-drive").arg(option(drive, path));
+    command.args(["-device", "virtio-blk-pci,disable-legacy=on,drive=swap"]);
+    Ok(())
 }
 
 /// A root image on virtio-pmem, and a source of random numbers, as in the VMs.

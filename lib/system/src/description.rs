@@ -64,6 +64,20 @@ pub struct MemoryObject {
     /// Programs that see it.
     #[serde(default)]
     pub used_by: Vec<MemoryUse>,
+    /// Who manages it where not all of it is to be in RAM. Otherwise it is anonymous memory.
+    #[serde(default)]
+    pub swap: Option<Swap>,
+}
+
+/// Memory that is larger than the RAM behind it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Swap {
+    /// The program that manages it; one for each such object.
+    pub manager: String,
+    /// Word of the machine's command line with the bytes of RAM for it, compressed pages included;
+    /// a multiple of 2 MiB. Without that word all of it is in RAM.
+    pub resident_from_command_line: String,
 }
 
 /// A program's view of a memory object.
@@ -170,6 +184,9 @@ pub struct Device {
     pub device: u16,
     /// Bytes of DMA memory.
     pub dma: u64,
+    /// The machine may lack it.
+    #[serde(default)]
+    pub optional: bool,
 }
 
 /// Everything.
@@ -217,6 +234,15 @@ impl Description {
         for object in &self.memory {
             if object.size == 0 || !object.size.is_multiple_of(2 << 20) {
                 return Err(format!("memory '{}' is not a multiple of 2 MiB", object.name));
+            }
+            if let Some(swap) = &object.swap {
+                self.need(&swap.manager, 0, &object.name)?;
+                let same = |o: &&MemoryObject| {
+                    o.swap.as_ref().is_some_and(|other| other.manager == swap.manager)
+                };
+                if self.memory.iter().filter(same).count() > 1 {
+                    return Err(format!("program '{}' manages two memories", swap.manager));
+                }
             }
             for used in &object.used_by {
                 self.need(&used.program, 0, &object.name)?;

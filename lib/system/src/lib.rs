@@ -16,7 +16,7 @@ pub use command_line::{parse_size, word};
 pub use config::{ChannelEnd, Config, Region};
 pub use description::{
     Channel, Description, Device, End, ExitRoute, FileUse, GuestWindow, MemoryObject, MemoryUse,
-    Program, VirtualMachine,
+    Program, Swap, VirtualMachine,
 };
 #[cfg(any(test, feature = "std"))]
 pub use text::{TextError, from_text};

@@ -2,6 +2,7 @@
 use crate::layout::{HEAP, OWN_ARCHIVE, OWN_HEAP};
 use crate::program::Program;
 use crate::ram::Ram;
+use crate::swapped::Swapped;
 use crate::{Failure, own};
 use abi::{BootInfo, FIRST_FREE_SELECTOR, MemRights, RootSelector, Selector};
 use alloc::string::String;
@@ -64,6 +65,8 @@ pub struct Builder {
     /// Its objects: offset in the pool, bytes. First those of the description, then the private
     /// memory of each program that is not pinned.
     pub objects: Vec<(u64, u64)>,
+    /// Those of the description that another manager keeps: they take no part of the pool.
+    pub swapped: Vec<Option<Swapped>>,
     next: u32,
 }
 
@@ -170,6 +173,7 @@ pub fn start() -> Result<Builder, Failure> {
         programs: Vec::new(),
         pool: (0, 0),
         objects: Vec::new(),
+        swapped: Vec::new(),
         next: FIRST_FREE_SELECTOR,
     };
     let bytes = builder.contents(system::DESCRIPTION_FILE)?;

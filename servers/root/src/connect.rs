@@ -29,6 +29,7 @@ impl Builder {
         self.give_devices()?;
         let machines = self.description.machines.clone();
         let vcpus = self.create_machines(&machines)?;
+        self.give_swapped()?;
         (0..count).try_for_each(|n| self.write_config(n))?;
         self.watch_ends()?;
         (0..count).try_for_each(|n| self.start_program(n))?;
@@ -41,7 +42,7 @@ impl Builder {
     /// of each program.
     fn plan_pool(&mut self) -> Result<alloc::vec::Vec<Option<usize>>, Failure> {
         let mut next = 0;
-        for object in &self.description.memory {
+        for object in self.description.memory.clone() {
             let line = &self.info.command_line;
             let word = object.size_from_command_line.as_ref();
             let size = match word.and_then(|w| system::word(line, w)) {
@@ -50,8 +51,12 @@ impl Builder {
                     .filter(|s| *s > 0 && s.is_multiple_of(LARGE_PAGE_SIZE))
                     .ok_or_else(|| Failure(format!("size '{text}' of '{}'", object.name)))?,
             };
+            let swapped = self.plan_swapped(&object, size)?;
             self.objects.push((next, size));
-            next += size;
+            if swapped.is_none() {
+                next += size;
+            }
+            self.swapped.push(swapped);
         }
         let mut private = alloc::vec::Vec::new();
         for program in &self.description.programs {
@@ -76,7 +81,9 @@ impl Builder {
         rt::sys::mem_derive(derived, own(RootSelector::Ram), at, length, rights)
             .map_err(Failure::kernel("the pool of anonymous memory"))?;
         let mut list = String::new();
-        for (base, length) in &self.objects {
+        for (number, (base, length)) in self.objects.iter().enumerate() {
+            let elsewhere = self.swapped.get(number).is_some_and(Option::is_some);
+            let length = if elsewhere { 0 } else { *length };
             list.push_str(&format!("{base}:{length},"));
         }
         let anon = &mut self.programs[0];
@@ -125,8 +132,14 @@ impl Builder {
             let tag = tag.ok_or_else(|| Failure("tag".into()))?;
             for used in &object.used_by {
                 let cpu = self.program(&used.program)?.threads[0].cpu;
-                let portal = self.portal_on(0, cpu, 0)?;
-                self.program(&used.program)?.bind(&used.region, portal, tag, length, RW)?;
+                let portal = self.manager_of(number, cpu)?;
+                let program = self.program(&used.program)?;
+                let base = program.bind(&used.region, portal, tag, length, RW)?;
+                let (space, monitors) = (program.space, &self.description.machines);
+                let is_monitor =
+                    monitors.iter().any(|m| m.ram == object.name && m.monitor == used.program);
+                let kind = if is_monitor { "monitor" } else { "program" };
+                self.shown(number, space, base, kind)?;
             }
         }
         Ok(())

@@ -63,9 +63,19 @@ impl Builder {
         let base = crate::acpi::configuration_space(self.info.rsdp)?;
         let mut taken = Vec::new();
         for device in &declared {
-            let found = find(base, device, &taken)?;
-            taken.push(found);
-            self.give_device(device, found)?;
+            match find(base, device, &taken)? {
+                Some(found) => {
+                    taken.push(found);
+                    self.give_device(device, found)?;
+                }
+                None if device.optional => {}
+                None => {
+                    return Err(Failure(format!(
+                        "no PCI device {:04x}:{:04x} for program '{}'",
+                        device.vendor, device.device, device.program
+                    )));
+                }
+            }
         }
         Ok(())
     }
@@ -98,17 +108,14 @@ impl Builder {
 }
 
 /// Physical address of the configuration space of the first such function on bus 0.
-fn find(base: u64, device: &Device, taken: &[u64]) -> Result<u64, Failure> {
+fn find(base: u64, device: &Device, taken: &[u64]) -> Result<Option<u64>, Failure> {
     let want = u64::from(device.device) << 16 | u64::from(device.vendor);
     for function in 0..256 {
         let at = base + (function << 12);
         let id = look(at, 4, |m| m.read_register(0, 4).unwrap_or(0))?;
         if id == want && !taken.contains(&at) {
-            return Ok(at);
+            return Ok(Some(at));
         }
     }
-    Err(Failure(format!(
-        "no PCI device {:04x}:{:04x} for program '{}'",
-        device.vendor, device.device, device.program
-    )))
+    Ok(None)
 }

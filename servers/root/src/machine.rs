@@ -128,8 +128,10 @@ impl Builder {
             sys::region_bind(Bind { space, base, length, portal, tag, rights, hint: 21 })
                 .map_err(Failure::kernel(&what))
         };
-        let portal = self.portal_on(0, cpu, 0)?;
+        let portal = self.manager_of(number, cpu)?;
         bind(0, ram, portal, tag(number as u32)?, all)?;
+        self.shown(number, space, 0, "guest")?;
+        self.join_monitor(number, &machine.monitor)?;
         bind(GUEST_DEVICES, GUEST_DEVICES_LENGTH, device_portal, 0, RW)?;
         if !machine.root_image.is_empty() {
             let (file, length) = {

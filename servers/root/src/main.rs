@@ -17,6 +17,7 @@ mod machine;
 mod program;
 mod ram;
 mod report;
+mod swapped;
 mod window;
 
 use abi::{Error, RootSelector, Selector};

@@ -79,7 +79,7 @@ impl Program {
         Ok(())
     }
 
-    /// Binds a managed region in the program under a name.
+    /// Binds a managed region in the program under a name: its address.
     pub fn bind(
         &mut self,
         name: &str,
@@ -87,7 +87,7 @@ impl Program {
         tag: u64,
         length: u64,
         rights: MemRights,
-    ) -> Result<(), Failure> {
+    ) -> Result<u64, Failure> {
         let base = self.address(length);
         let pages = length.next_multiple_of(4096);
         let bind = Bind { space: self.space, base, length: pages, portal, tag, rights, hint: 21 };
@@ -95,7 +95,7 @@ impl Program {
             .map_err(Failure::kernel(format!("region '{name}' of {}", self.config.name)))?;
         let region = Region { name: name.into(), address: base, length, physical: None };
         self.config.regions.push(region);
-        Ok(())
+        Ok(base)
     }
 
     /// A bit of a thread's notification that nobody else signals.

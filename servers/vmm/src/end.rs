@@ -31,6 +31,8 @@ pub enum End {
         /// Where.
         rip: u64,
     },
+    /// Some of its memory can't be had back from where its manager had put it.
+    MemoryLost,
     /// An exit that nobody expects.
     Unexpected {
         /// EXITCODE.
@@ -54,6 +56,9 @@ impl core::fmt::Display for End {
             Self::InvalidState => write!(f, "the processor refuses its state"),
             Self::NoMemory { address, rip } => {
                 write!(f, "access to {address:#x}, where there is nothing, by {rip:#x}")
+            }
+            Self::MemoryLost => {
+                write!(f, "a part of its memory is lost (its manager's disk is damaged or full)")
             }
             Self::Unexpected { code, rip } => write!(f, "unexpected exit {code:#x} at {rip:#x}"),
         }

@@ -5,6 +5,7 @@ use crate::end::End;
 use crate::monitor::Monitor;
 use abi::vcpu::{ExitClass, ExitMessage, VcpuState, reg};
 use abi::{FaultMessage, Message};
+use memory::Memory;
 use platform::cpuid;
 use platform::delivery::{self, GENERAL_PROTECTION, INVALID_OPCODE};
 
@@ -111,6 +112,10 @@ impl Monitor {
             return;
         }
         let address = message.info2;
+        if address < self.ram.len() {
+            self.end(&End::MemoryLost);
+            return;
+        }
         match code::memory_access(&self.ram, state) {
             // As on a bus where nobody answers: ones are read, writes get lost.
             Some(access) => {

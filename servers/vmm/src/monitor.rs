@@ -34,6 +34,8 @@ pub struct Monitor {
     pub clock: Clock,
     pub eoi: EndOfInterrupt,
     pub serial: Serial,
+    /// The bits by which the memory's manager says that a part of it is lost.
+    pub lost_bits: u64,
     /// Reports about odd accesses that are still to be made: a guest cannot flood the log.
     pub reports: u32,
     pub vcpu: Selector,
@@ -81,6 +83,7 @@ impl Monitor {
             clock: boot::clock(),
             eoi: EndOfInterrupt::default(),
             serial: Serial::default(),
+            lost_bits: config.number("lost_bits").unwrap_or(0),
             reports: 32,
             vcpu: Selector(needed(config.capability("vcpu"), "capability 'vcpu'")),
             loaded: None,
@@ -170,6 +173,11 @@ impl Monitor {
 
     /// Other programs have signalled.
     pub fn notified(&mut self, bits: u64) {
+        if bits & self.lost_bits != 0 && !self.ended {
+            self.end(&End::MemoryLost);
+            // It must not run on until it exits by itself.
+            let _ = sys::vcpu_recall(self.vcpu);
+        }
         self.devices.notified(bits);
         if self.ended {
             self.say_last_words();
