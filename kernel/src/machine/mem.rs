@@ -22,10 +22,12 @@ unsafe extern "C" fn memmove(to: *mut u8, from: *const u8, n: usize) -> *mut u8 
         // SAFETY: a forward copy never overwrites what it has yet to read.
         return unsafe { memcpy(to, from, n) };
     }
-    // SAFETY: the caller's promise; the copy runs backwards and the flag is restored.
+    // SAFETY: the caller's promise; the copy runs backwards, from the last byte on those bytes that
+    // make no whole word, then words from the last one on, and the flag is restored.
     unsafe {
-        asm!("std", "rep movsb", "cld",
-             inout("rcx") n => _,
+        asm!("std", "rep movsb", "mov rcx, {words}", "sub rdi, 7", "sub rsi, 7", "rep movsq", "cld",
+             words = in(reg) n / 8,
+             inout("rcx") n & 7 => _,
              inout("rdi") to.wrapping_add(n).wrapping_sub(1) => _,
              inout("rsi") from.wrapping_add(n).wrapping_sub(1) => _,
              options(nostack));

@@ -6,8 +6,7 @@
 extern crate alloc;
 
 use abi::{Error, PAGE_SIZE, SpaceAddr};
-use alloc::collections::BTreeMap;
-use alloc::collections::btree_map::Entry;
+use alloc::vec::Vec;
 
 /// A range of addresses.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -43,7 +42,8 @@ impl Range {
     /// True when the address lies inside.
     #[must_use]
     pub const fn contains(self, address: u64) -> bool {
-        address >= self.base.0 && address - self.base.0 < self.length
+        // A range does not wrap around, so below its base the difference is too large.
+        address.wrapping_sub(self.base.0) < self.length
     }
 
     /// True when the other range lies wholly inside.
@@ -53,13 +53,33 @@ impl Range {
     }
 }
 
-/// Disjoint ranges and what each is bound to.
+/// A region.
+#[derive(Debug)]
+struct Entry<B> {
+    range: Range,
+    binding: B,
+}
+
+/// Most regions of a leaf.
+const MOST: usize = 32;
+
+/// Where a region is: number of the leaf, and in the leaf.
+type Place = (usize, usize);
+
+/// Disjoint ranges and what each is bound to: a sorted list of leaves, each a sorted list of regions.
+/// A search is two binary searches in lists without gaps, which take fewer steps than one down a
+/// tree of narrow nodes; changing a list of some thousand leaves is rare.
 #[derive(Debug)]
 pub struct RegionMap<B> {
-    /// By base address: length and binding.
-    regions: BTreeMap<u64, (u64, B)>,
-    /// What [`find_near`](Self::find_near) found last. Never outlives its region.
-    recent: Option<(Range, B)>,
+    /// Address of the first region of each leaf.
+    firsts: Vec<u64>,
+    /// None is empty; two neighbours have more than half of `MOST` regions together.
+    leaves: Vec<Vec<Entry<B>>>,
+    /// Number of regions.
+    count: usize,
+    /// What [`find_near`](Self::find_near) found last, until anything changes: a range of length zero
+    /// contains nothing.
+    recent: (Range, Option<B>),
 }
 
 impl<B> Default for RegionMap<B> {
@@ -68,27 +88,58 @@ impl<B> Default for RegionMap<B> {
     }
 }
 
+/// After something was removed from a list: room for four times as much at most.
+fn trim<T>(list: &mut Vec<T>) {
+    if list.capacity() > 4 * list.len() {
+        list.shrink_to(2 * list.len());
+    }
+}
+
+/// Contains no address.
+const NOWHERE: Range = Range { base: SpaceAddr(0), length: 0 };
+
 impl<B> RegionMap<B> {
-    /// Upper bound of the bytes that a region takes in the tree: nodes are at least half full,
-    /// and one word in eleven is a link.
-    pub const COST: usize = 2 * (size_of::<(u64, (u64, B))>() + 24);
+    /// Upper bound of the bytes that a region takes: its leaf has room for four times what is in it
+    /// at most, and so have the two lists of leaves.
+    pub const COST: usize = 4 * (size_of::<Entry<B>>() + size_of::<u64>() + size_of::<Vec<()>>());
 
     /// No regions.
     #[must_use]
     pub const fn new() -> Self {
-        Self { regions: BTreeMap::new(), recent: None }
+        Self { firsts: Vec::new(), leaves: Vec::new(), count: 0, recent: (NOWHERE, None) }
     }
 
     /// Number of regions.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.regions.len()
+        self.count
     }
 
     /// True when there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.regions.is_empty()
+        self.count == 0
+    }
+
+    /// The last region that begins below an address, or at it.
+    #[inline]
+    fn before(&self, address: u64) -> Option<Place> {
+        let leaf = self.firsts.partition_point(|first| *first <= address).checked_sub(1)?;
+        let entries = self.leaves.get(leaf)?;
+        let index = entries.partition_point(|entry| entry.range.base.0 <= address);
+        Some((leaf, index.checked_sub(1)?))
+    }
+
+    #[inline]
+    fn entry(&self, (leaf, index): Place) -> Option<&Entry<B>> {
+        self.leaves.get(leaf)?.get(index)
+    }
+
+    /// Where exactly this region is.
+    fn place(&self, range: Range) -> Result<Place, Error> {
+        let place = self.before(range.base.0).ok_or(Error::NoRegion)?;
+        let found = self.entry(place).is_some_and(|entry| entry.range == range);
+        if found { Ok(place) } else { Err(Error::NoRegion) }
     }
 
     /// Adds a region.
@@ -96,9 +147,52 @@ impl<B> RegionMap<B> {
     /// # Errors
     /// `Overlap` when any address of it belongs to a region already; nothing changes then.
     pub fn bind(&mut self, range: Range, binding: B) -> Result<(), Error> {
-        self.check_free(range)?;
-        self.regions.insert(range.base.0, (range.length, binding));
+        let before = self.free_place(range)?;
+        self.recent = (NOWHERE, None);
+        self.count += 1;
+        let entry = Entry { range, binding };
+        let (leaf, index) = match before {
+            Some((leaf, index)) => (leaf, index + 1),
+            None if self.leaves.is_empty() => {
+                self.insert_leaf(0, Vec::new());
+                (0, 0)
+            }
+            None => (0, 0),
+        };
+        let (leaf, index) = self.make_room(leaf, index);
+        self.leaves[leaf].insert(index, entry);
+        if index == 0 {
+            self.firsts[leaf] = range.base.0;
+        }
         Ok(())
+    }
+
+    fn insert_leaf(&mut self, at: usize, entries: Vec<Entry<B>>) {
+        self.firsts.insert(at, entries.first().map_or(0, |entry| entry.range.base.0));
+        self.leaves.insert(at, entries);
+    }
+
+    /// Divides a full leaf. Where the new region's place is then.
+    fn make_room(&mut self, leaf: usize, index: usize) -> Place {
+        let last = self.leaves.len() == leaf + 1;
+        let entries = &mut self.leaves[leaf];
+        if entries.len() < MOST {
+            return (leaf, index);
+        }
+        // Whoever binds in ascending order leaves full leaves behind.
+        let keep = if last && index == MOST { MOST - 1 } else { MOST / 2 };
+        let upper = entries.split_off(keep);
+        self.insert_leaf(leaf + 1, upper);
+        if index > keep { (leaf + 1, index - keep) } else { (leaf, index) }
+    }
+
+    /// The last region below a range that overlaps none.
+    fn free_place(&self, range: Range) -> Result<Option<Place>, Error> {
+        let before = self.before(range.end() - 1);
+        match before.and_then(|place| self.entry(place)) {
+            Some(entry) if entry.range.end() > range.base.0 => Err(Error::Overlap),
+            _ => Ok(before),
+        }
     }
 
     /// Says whether [`bind`](Self::bind) would be refused.
@@ -106,10 +200,7 @@ impl<B> RegionMap<B> {
     /// # Errors
     /// `Overlap`.
     pub fn check_free(&self, range: Range) -> Result<(), Error> {
-        match self.regions.range(..range.end()).next_back() {
-            Some((base, (length, _))) if base + length > range.base.0 => Err(Error::Overlap),
-            _ => Ok(()),
-        }
+        self.free_place(range).map(drop)
     }
 
     /// Removes exactly this region.
@@ -117,13 +208,51 @@ impl<B> RegionMap<B> {
     /// # Errors
     /// `NoRegion` when there is none with this base and length.
     pub fn unbind(&mut self, range: Range) -> Result<B, Error> {
-        match self.regions.entry(range.base.0) {
-            Entry::Occupied(entry) if entry.get().0 == range.length => {
-                self.recent = None;
-                Ok(entry.remove().1)
+        let (leaf, index) = self.place(range)?;
+        self.recent = (NOWHERE, None);
+        self.count -= 1;
+        let removed = self.leaves[leaf].remove(index);
+        trim(&mut self.leaves[leaf]);
+        self.keep_leaf(leaf);
+        Ok(removed.binding)
+    }
+
+    /// After a leaf has lost a region: it is not empty, or it goes; it has more than a few with its
+    /// neighbours, or it becomes one with them.
+    fn keep_leaf(&mut self, leaf: usize) {
+        let length = |at: usize| self.leaves.get(at).map_or(MOST, Vec::len);
+        let own = length(leaf);
+        if own == 0 {
+            self.remove_leaf(leaf);
+            // Its neighbours are each other's now.
+            if let Some(lower) = leaf.checked_sub(1) {
+                self.merge(lower);
             }
-            _ => Err(Error::NoRegion),
+            return;
         }
+        self.firsts[leaf] = self.leaves[leaf][0].range.base.0;
+        if own + length(leaf + 1) <= MOST / 2 {
+            self.merge(leaf);
+        } else if let Some(lower) = leaf.checked_sub(1) {
+            self.merge(lower);
+        }
+    }
+
+    /// Joins a leaf with the next one if they are small.
+    fn merge(&mut self, leaf: usize) {
+        let length = |at: usize| self.leaves.get(at).map_or(MOST, Vec::len);
+        if length(leaf) + length(leaf + 1) <= MOST / 2 {
+            let mut upper = self.remove_leaf(leaf + 1);
+            self.leaves[leaf].append(&mut upper);
+        }
+    }
+
+    fn remove_leaf(&mut self, leaf: usize) -> Vec<Entry<B>> {
+        self.firsts.remove(leaf);
+        let entries = self.leaves.remove(leaf);
+        trim(&mut self.firsts);
+        trim(&mut self.leaves);
+        entries
     }
 
     /// The binding of exactly this region.
@@ -131,18 +260,16 @@ impl<B> RegionMap<B> {
     /// # Errors
     /// `NoRegion` when there is none with this base and length.
     pub fn get(&self, range: Range) -> Result<&B, Error> {
-        match self.regions.get(&range.base.0) {
-            Some((length, binding)) if *length == range.length => Ok(binding),
-            _ => Err(Error::NoRegion),
-        }
+        let (leaf, index) = self.place(range)?;
+        Ok(&self.leaves[leaf][index].binding)
     }
 
     /// The region that an address lies in.
     #[must_use]
+    #[inline]
     pub fn find(&self, address: SpaceAddr) -> Option<(Range, &B)> {
-        let (base, (length, binding)) = self.regions.range(..=address.0).next_back()?;
-        let range = Range { base: SpaceAddr(*base), length: *length };
-        range.contains(address.0).then_some((range, binding))
+        let entry = self.entry(self.before(address.0)?)?;
+        entry.range.contains(address.0).then_some((entry.range, &entry.binding))
     }
 
     /// The region that an address lies in; looks at the one that was found last first.
@@ -151,11 +278,12 @@ impl<B> RegionMap<B> {
     where
         B: Copy,
     {
-        if !self.recent.as_ref().is_some_and(|(range, _)| range.contains(address.0)) {
+        if !self.recent.0.contains(address.0) {
             let (range, binding) = self.find(address)?;
-            self.recent = Some((range, *binding));
+            self.recent = (range, Some(*binding));
         }
-        self.recent.as_ref().map(|(range, binding)| (*range, binding))
+        let (range, binding) = &self.recent;
+        Some((*range, binding.as_ref()?))
     }
 
     /// Divides exactly this region in two at an address. Both parts are bound alike.
@@ -167,15 +295,16 @@ impl<B> RegionMap<B> {
     where
         B: Copy,
     {
-        let binding = *self.get(range)?;
+        let (leaf, index) = self.place(range)?;
         let inside = range.contains(at) && at != range.base.0;
         if !inside || !at.is_multiple_of(PAGE_SIZE) {
             return Err(Error::BadArgument);
         }
         let lower = Range { base: range.base, length: at - range.base.0 };
         let upper = Range { base: SpaceAddr(at), length: range.end() - at };
-        self.unbind(range)?;
-        self.bind(lower, binding)?;
+        let entry = &mut self.leaves[leaf][index];
+        entry.range = lower;
+        let binding = entry.binding;
         self.bind(upper, binding)?;
         Ok((lower, upper))
     }
@@ -205,18 +334,14 @@ impl<B> RegionMap<B> {
     /// # Errors
     /// `NoRegion` when there is none with this base and length.
     pub fn get_mut(&mut self, range: Range) -> Result<&mut B, Error> {
-        self.recent = None;
-        match self.regions.get_mut(&range.base.0) {
-            Some((length, binding)) if *length == range.length => Ok(binding),
-            _ => Err(Error::NoRegion),
-        }
+        let (leaf, index) = self.place(range)?;
+        self.recent = (NOWHERE, None);
+        Ok(&mut self.leaves[leaf][index].binding)
     }
 
     /// All regions, by address.
     pub fn iter(&self) -> impl Iterator<Item = (Range, &B)> {
-        self.regions.iter().map(|(base, (length, binding))| {
-            (Range { base: SpaceAddr(*base), length: *length }, binding)
-        })
+        self.leaves.iter().flatten().map(|entry| (entry.range, &entry.binding))
     }
 }
 

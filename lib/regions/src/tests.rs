@@ -1,4 +1,4 @@
-use super::{Range, RegionMap};
+use super::{Entry, MOST, Range, RegionMap};
 use abi::{Error, PAGE_SIZE, SpaceAddr};
 use proptest::prelude::*;
 
@@ -54,6 +54,73 @@ fn a_changed_binding_is_found() {
     assert_eq!(map.get(pages(1, 2)), Ok(&'b'));
     assert_eq!(map.get(pages(1, 1)), Err(Error::NoRegion));
     assert_eq!(map.get_mut(pages(1, 1)), Err(Error::NoRegion));
+}
+
+impl<B> RegionMap<B> {
+    /// Checks what the lists promise each other, and that no more memory is in use than is paid for.
+    fn check(&self) {
+        assert_eq!(self.firsts.len(), self.leaves.len());
+        assert_eq!(self.count, self.leaves.iter().map(Vec::len).sum::<usize>());
+        let mut end = 0;
+        for (first, leaf) in self.firsts.iter().zip(&self.leaves) {
+            assert_eq!(leaf.first().map(|e| e.range.base.0), Some(*first));
+            assert!(leaf.len() <= MOST);
+            for entry in leaf {
+                assert!(entry.range.base.0 >= end);
+                end = entry.range.end();
+            }
+        }
+        for pair in self.leaves.windows(2) {
+            assert!(pair[0].len() + pair[1].len() > MOST / 2);
+        }
+        let leaves: usize = self.leaves.iter().map(|l| l.capacity() * size_of::<Entry<B>>()).sum();
+        let lists = self.firsts.capacity() * size_of::<u64>()
+            + self.leaves.capacity() * size_of::<Vec<Entry<B>>>();
+        assert!(leaves + lists <= self.count * RegionMap::<B>::COST, "{leaves} + {lists}");
+    }
+}
+
+proptest! {
+    /// Many regions, in and out in any order: what is there is found, and nothing else.
+    #[test]
+    fn many_regions_come_and_go(
+        steps in proptest::collection::vec((0u64..400, 0u8..8, 1u64..40), 0..120),
+    ) {
+        let mut map = RegionMap::new();
+        let mut model = std::collections::BTreeMap::new();
+        for (number, (start, what, count)) in steps.into_iter().enumerate() {
+            // Runs of neighbours, up, down, or with gaps.
+            let up: Vec<u64> = (start..start + count).collect();
+            let pages: Vec<u64> = match what % 4 {
+                0 => up,
+                1 => up.into_iter().rev().collect(),
+                2 => up.into_iter().step_by(3).collect(),
+                _ => up.into_iter().map(|page| page * 7 % 401).collect(),
+            };
+            for page in pages {
+                if what < 4 {
+                    let new = !model.contains_key(&page);
+                    prop_assert_eq!(map.bind(pages_at(page), number).is_ok(), new);
+                    model.entry(page).or_insert(number);
+                } else {
+                    prop_assert_eq!(map.unbind(pages_at(page)).ok(), model.remove(&page));
+                }
+                map.check();
+            }
+        }
+        for page in 0..450 {
+            let at = SpaceAddr(page * PAGE_SIZE + 9);
+            prop_assert_eq!(map.find(at).map(|f| f.1), model.get(&page));
+            prop_assert_eq!(map.find_near(at).map(|f| f.1), model.get(&page));
+        }
+        prop_assert_eq!(map.len(), model.len());
+        let listed = map.iter().map(|(range, n)| (range.base.0 / PAGE_SIZE, *n));
+        prop_assert!(listed.eq(model));
+    }
+}
+
+fn pages_at(page: u64) -> Range {
+    pages(page, 1)
 }
 
 /// What each page is bound to.
@@ -127,6 +194,7 @@ proptest! {
         let mut model = [None; 90];
         for (number, what) in steps.into_iter().enumerate() {
             step(&mut map, &mut model, number, what)?;
+            map.check();
             for (page, expected) in model.iter().enumerate() {
                 let at = SpaceAddr(page as u64 * PAGE_SIZE + 5);
                 prop_assert_eq!(map.find(at).map(|f| *f.1), *expected);
