@@ -60,9 +60,19 @@ impl<C: Copy> Table<C> {
     /// `BadCapability` for an empty slot or a selector out of range.
     #[inline]
     pub fn get(&self, selector: Selector) -> Result<C, Error> {
-        let index = selector.0 as usize;
-        match self.chunks.get(index / CHUNK) {
-            Some(Some(chunk)) => chunk[index % CHUNK].ok_or(Error::BadCapability),
+        self.look_up(u64::from(selector.0)).copied()
+    }
+
+    /// The capability in the slot of a selector that was not checked before.
+    ///
+    /// # Errors
+    /// As [`get`](Self::get).
+    #[inline(always)]
+    pub fn look_up(&self, selector: u64) -> Result<&C, Error> {
+        match self.chunks.get((selector / CHUNK as u64) as usize) {
+            Some(Some(chunk)) => {
+                chunk[(selector % CHUNK as u64) as usize].as_ref().ok_or(Error::BadCapability)
+            }
             _ => Err(Error::BadCapability),
         }
     }

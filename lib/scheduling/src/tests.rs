@@ -43,14 +43,36 @@ fn a_name_does_not_survive_its_object() {
     assert_eq!(all.get(second), Ok(&2));
 }
 
+#[test]
+fn two_objects_are_two_wherever_they_are() {
+    let mut all = Arena::new();
+    let ids: Vec<_> = (0..300).map(|n| all.insert(n)).collect();
+    let places = [0, 1, 127, 128, 130, 159, 160, 255, 299];
+    for a in places {
+        for b in places {
+            let found = all.get_two_mut(ids[a], ids[b]).map(|(a, b)| (*a, *b));
+            assert_eq!(found, if a == b { Err(Error::Gone) } else { Ok((a, b)) });
+            let named = all.get_with_other(ids[a], |_| Some(ids[b]));
+            assert_eq!(named.map(|(a, _, b)| (*a, *b)), found);
+        }
+        assert_eq!(all.get_two_mut(ids[a], Id::NONE), Err(Error::Gone));
+        assert_eq!(all.get_with_other(ids[a], |_| None), Err(Error::Gone));
+    }
+    all.remove(ids[130]);
+    assert_eq!(all.get_two_mut(ids[0], ids[130]), Err(Error::Gone));
+    assert_eq!(all.get_two_mut(ids[130], ids[0]), Err(Error::Gone));
+    let again = all.insert(0);
+    assert_eq!((again.index(), again == ids[130]), (130, false));
+}
+
 proptest! {
     /// An arena does what a map from names does.
     #[test]
-    fn arena_behaves_like_a_map(steps in proptest::collection::vec((any::<bool>(), any::<usize>()), 0..300)) {
+    fn arena_behaves_like_a_map(steps in proptest::collection::vec((0u8..4, any::<usize>()), 0..500)) {
         let mut all = Arena::new();
         let mut model: Vec<(Id<usize>, Option<usize>)> = Vec::new();
         for (insert, value) in steps {
-            if insert || model.is_empty() {
+            if insert > 0 || model.is_empty() {
                 model.push((all.insert(value), Some(value)));
             } else {
                 let at = value % model.len();
