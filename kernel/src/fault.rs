@@ -8,7 +8,8 @@ use crate::object::{Binding, Capability, Request, Space, State, Thread};
 use abi::trace::Kind;
 use abi::vcpu::ExitClass;
 use abi::{
-    Access, Error, FaultMessage, FaultReply, HostPhys, MemRights, Message, SpaceAddr, SpaceKind,
+    Access, Error, FaultMessage, FaultReply, HostPhys, MemRights, Message, PAGE_SIZE, SpaceAddr,
+    SpaceKind,
 };
 use regions::Range;
 use scheduling::Id;
@@ -16,7 +17,7 @@ use scheduling::Id;
 /// Page fault.
 pub const PAGE_FAULT: u8 = 14;
 /// Error code: the page was there, but not with that right.
-pub const ERROR_PRESENT: u64 = 1;
+const ERROR_PRESENT: u64 = 1;
 /// Error code: the access was a write.
 const ERROR_WRITE: u64 = 1 << 1;
 /// Error code: the access was the program's own. Otherwise the processor touched a table of its own
@@ -59,6 +60,13 @@ pub fn access(error: u64) -> Option<Access> {
     })
 }
 
+/// The same, when there was no page at all.
+#[inline(always)]
+pub fn access_to_nothing(error: u64) -> Option<Access> {
+    let absent = error & (ERROR_USER | ERROR_PRESENT) == ERROR_USER;
+    if absent { access(error) } else { None }
+}
+
 /// The right that an access needs.
 #[inline]
 pub fn needed(access: Access) -> MemRights {
@@ -87,7 +95,6 @@ impl Kernel {
         let at = SpaceAddr(address);
         match self.route_fault(id, at, access) {
             Ok(None) => {}
-            Ok(Some(route)) if self.served_by_window(id, &route, at, access) => {}
             Ok(Some(route)) => self.send_fault(id, &route, (at, access, ip), false),
             Err(refusal) => {
                 self.end_thread(id, refusal.reason(address, access));
@@ -100,7 +107,6 @@ impl Kernel {
         let at = SpaceAddr(address);
         match self.route_fault(id, at, access) {
             Ok(None) => {}
-            Ok(Some(route)) if self.served_by_window(id, &route, at, access) => {}
             Ok(Some(route)) => {
                 let ip = self.threads.get(id).map_or(0, Thread::ip);
                 let state = self.is_monitor(id, route.handler);
@@ -114,18 +120,6 @@ impl Kernel {
                 self.send_exit(id, ExitClass::Error);
             }
         }
-    }
-
-    fn served_by_window(
-        &mut self,
-        id: Id<Thread>,
-        route: &Route,
-        at: SpaceAddr,
-        access: Access,
-    ) -> bool {
-        let Ok(space) = self.threads.get(id).map(|thread| thread.space) else { return false };
-        let view = route.binding.view();
-        view.is_some_and(|view| self.map_window(space, route.range, view, at, access))
     }
 
     fn send_fault(
@@ -153,16 +147,17 @@ impl Kernel {
         self.send(id, handler, Request::Fault { badge, address, state });
     }
 
-    /// Who resolves a fault. `None` when the page is there already.
+    /// Who resolves a fault. `None` when the page is there already, or came through the window.
     fn route_fault(
-        &self,
+        &mut self,
         id: Id<Thread>,
         at: SpaceAddr,
         access: Access,
     ) -> Result<Option<Route>, Refusal> {
-        let thread = self.threads.get(id).map_err(|_| Refusal::Gone)?;
-        let space = self.spaces.get(thread.space).map_err(|_| Refusal::Gone)?;
+        let client = self.threads.get(id).map_err(|_| Refusal::Gone)?.space;
+        let space = self.spaces.get(client).map_err(|_| Refusal::Gone)?;
         let (range, binding) = space.regions.find(at).ok_or(Refusal::NoRegion)?;
+        let binding = *binding;
         if !binding.rights.contains(needed(access)) {
             return Err(Refusal::Rights);
         }
@@ -171,8 +166,12 @@ impl Kernel {
         if space.tables.walk(at.0).is_some_and(|leaf| leaf.rights.contains(needed(access))) {
             return Ok(None);
         }
+        if binding.view().is_some_and(|view| self.map_window(client, range, view, at, access)) {
+            return Ok(None);
+        }
         let portal = binding.portal.ok_or(Refusal::Pinned)?;
         let portal = self.portals.get(portal).map_err(|_| Refusal::Gone)?;
+        let thread = self.threads.get(id).map_err(|_| Refusal::Gone)?;
         let handler = self.threads.get(portal.handler).map_err(|_| Refusal::Gone)?;
         if handler.cpu != thread.cpu && handler.sc.is_none() {
             return Err(Refusal::WrongCpu);
@@ -181,7 +180,7 @@ impl Kernel {
             return Err(Refusal::Cycle);
         }
         let (handler, badge) = (portal.handler, portal.badge);
-        Ok(Some(Route { range, binding: *binding, handler, badge }))
+        Ok(Some(Route { range, binding, handler, badge }))
     }
 
     /// Carries out what a manager answered. `manager` is the space of its handler.
@@ -289,6 +288,7 @@ impl Kernel {
     }
 
     /// Maps memory into a range of a space that was checked to belong to whoever wants it.
+    #[inline]
     pub fn map_into(
         &mut self,
         id: Id<Space>,
@@ -303,8 +303,22 @@ impl Kernel {
         if space.kind == SpaceKind::Native && rights.contains(MemRights::WRITE | MemRights::EXEC) {
             rights.remove(MemRights::EXEC);
         }
+        if range.length == PAGE_SIZE && space.tables.fill(range.base.0, memory.base, rights) {
+            return Ok(());
+        }
+        self.map_all(id, range, memory.base, rights)
+    }
+
+    #[inline(never)]
+    fn map_all(
+        &mut self,
+        id: Id<Space>,
+        range: Range,
+        to: HostPhys,
+        rights: MemRights,
+    ) -> Result<(), Error> {
+        let space = self.spaces.get_mut(id)?;
         let mut frames = Charged { pool: &mut self.memory.frames, quota: &mut space.quota };
-        let to = HostPhys(memory.base.0);
         let result = space.tables.map(range.base.0, to, range.length, rights, &mut frames);
         match result {
             Ok(false) => Ok(()),

@@ -1,6 +1,7 @@
 //! The kernel's state, and the loop that each processor goes through: handle what happened,
 //! choose what runs next, run it.
 use crate::calls;
+use crate::fast::Leave;
 use crate::machine::apic::{self, DEVICE_VECTOR_END, FIRST_DEVICE_VECTOR, TIMER_VECTOR};
 use crate::machine::entry::{self, FrameHandle, Trap};
 use crate::machine::lock::SpinLock;
@@ -39,6 +40,8 @@ pub struct Cpu {
     /// Something has changed that `current` depends on: choose again. While it is false, `current`
     /// is what `sc` leads to, nothing of higher priority is in the queue, and the timer is set.
     pub choose: bool,
+    /// Some events are traced: everything goes the long way, where they are.
+    pub traced: bool,
     /// The thread that left the kernel last, and how it did.
     previous: Option<Id<Thread>>,
     next: Next,
@@ -60,6 +63,7 @@ impl Cpu {
             irqs: Box::new([None; DEVICE_VECTORS]),
             graveyard: Vec::new(),
             choose: true,
+            traced: false,
             previous: None,
             next: Next::Idle,
             root: HostPhys(0),
@@ -69,17 +73,12 @@ impl Cpu {
 
     /// A program's thread goes on in place of the current one, on the time that this one ran on.
     #[inline(always)]
-    pub fn go_on(
-        &mut self,
-        id: Id<Thread>,
-        (space, root): (Id<Space>, HostPhys),
-        counters: &mut Counters,
-    ) {
+    pub fn go_on(&mut self, id: Id<Thread>, thread: &Thread, counters: &mut Counters) {
+        let root = thread.root;
         self.current = Some(id);
-        self.space = space;
+        self.space = thread.space;
         self.root = root;
-        counters.entries += 1;
-        counters.thread_switches += 1;
+        counters.short_switches += 1;
         if tlb::switch_root(root) {
             counters.space_switches += 1;
         }
@@ -89,10 +88,12 @@ impl Cpu {
 /// Events since boot.
 #[derive(Debug, Default)]
 pub struct Counters {
-    /// Kernel entries.
+    /// Kernel entries other than those of `short_switches`.
     pub entries: u64,
-    /// Thread switches.
+    /// Thread switches, likewise.
     pub thread_switches: u64,
+    /// Entries that did nothing but switch from a thread to another one, by the short way.
+    pub short_switches: u64,
     /// Address-space switches.
     pub space_switches: u64,
     /// VM exits.
@@ -155,6 +156,7 @@ impl Kernel {
             counters: Counters {
                 entries: 0,
                 thread_switches: 0,
+                short_switches: 0,
                 space_switches: 0,
                 vm_exits: 0,
                 faults: 0,
@@ -169,13 +171,13 @@ impl Kernel {
 
     /// A program came back to the kernel, and not for what [`fast`](Self::fast) handles.
     #[inline(never)]
-    fn trapped(&mut self, cpu: usize, frame: FrameHandle, trap: Trap) -> Next {
+    fn trapped(&mut self, cpu: usize, trap: Trap) -> Next {
         self.counters.entries += 1;
         // The short way leaves these as they were.
         self.cpus[cpu].previous = self.cpus[cpu].current;
-        self.cpus[cpu].next = Next::User(frame);
+        self.cpus[cpu].next = entry::last_frame().map_or(Next::Idle, Next::User);
         match (trap, self.cpus[cpu].current) {
-            (Trap::Call { .. }, Some(current)) => calls::dispatch(self, cpu, current),
+            (Trap::Call, Some(current)) => calls::dispatch(self, cpu, current),
             (Trap::Interrupt(vector), current) => {
                 let thread = current.map_or(u32::MAX, Id::index);
                 trace::record(cpu, Kind::Enter, thread, u64::from(vector), 0);
@@ -337,13 +339,17 @@ pub fn run() -> ! {
 
 /// Runs threads as long as one simply follows the other.
 #[inline(always)]
-fn run_user(cpu: usize, mut frame: FrameHandle) -> Next {
+fn run_user(cpu: usize, frame: FrameHandle) -> Next {
+    let mut entered = entry::run(frame);
     loop {
-        let trap = entry::run(frame);
         let mut kernel = KERNEL.lock_with(tlb::flush_if_wanted);
-        match kernel.fast(cpu, trap) {
-            Some(next) => frame = next,
-            None => return kernel.trapped(cpu, frame, trap),
+        entered = match kernel.fast(cpu, entered) {
+            Some(Leave::Deliver(delivery)) => entry::deliver(delivery, kernel),
+            Some(Leave::Resume(frame)) => {
+                drop(kernel);
+                entry::run(frame)
+            }
+            None => return kernel.trapped(cpu, entered.trap()),
         }
     }
 }

@@ -52,10 +52,14 @@ pub struct Binding {
     pub window: Option<SpaceAddr>,
 }
 
+/// A window as its region sees it: where, in which space, and the rights that a mapping from there
+/// can have.
+pub type View = (SpaceAddr, Id<Space>, MemRights);
+
 impl Binding {
-    /// Its window: where, in which space, and the rights that a mapping from there can have.
+    /// Its window.
     #[inline]
-    pub fn view(&self) -> Option<(SpaceAddr, Id<Space>, MemRights)> {
+    pub fn view(&self) -> Option<View> {
         Some((self.window?, self.manager?, self.rights))
     }
 }

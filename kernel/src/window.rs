@@ -6,7 +6,7 @@
 use crate::fault::needed;
 use crate::kernel::Kernel;
 use crate::memory::MemoryRange;
-use crate::object::Space;
+use crate::object::{Space, View};
 use abi::{Access, Error, HostPhys, LARGE_PAGE_SIZE, MemRights, PAGE_SIZE, SpaceAddr};
 use regions::Range;
 use scheduling::Id;
@@ -85,19 +85,18 @@ impl Kernel {
     /// Maps the page of an access from its region's window: its address, the space that it is in, and
     /// the rights of the region. False when it is not there, or not with
     /// the right that the access needs: then the manager has to say.
-    #[inline]
     pub fn map_window(
         &mut self,
         client: Id<Space>,
         region: Range,
-        (window, manager, limit): (SpaceAddr, Id<Space>, MemRights),
+        (window, manager, limit): View,
         at: SpaceAddr,
         access: Access,
     ) -> bool {
-        let Ok(owner) = self.spaces.get_mut(manager) else { return false };
         let page = at.0 & !(PAGE_SIZE - 1);
-        let seen = |at: u64| window.0 + (at - region.base.0);
-        let Some(leaf) = owner.tables.walk_near(seen(page)) else { return false };
+        let seen = window.0 + (page - region.base.0);
+        let Ok(owner) = self.spaces.get_mut(manager) else { return false };
+        let Some(leaf) = owner.tables.walk_near(seen) else { return false };
         let rights = leaf.rights & (limit | MemRights::DEVICE);
         if !rights.contains(needed(access)) {
             return false;
@@ -106,11 +105,35 @@ impl Kernel {
             Range { base: SpaceAddr(page & !(LARGE_PAGE_SIZE - 1)), length: LARGE_PAGE_SIZE };
         let large = leaf.size >= LARGE_PAGE_SIZE
             && region.covers(block)
-            && seen(block.base.0).is_multiple_of(LARGE_PAGE_SIZE);
+            && seen % LARGE_PAGE_SIZE == page % LARGE_PAGE_SIZE;
         let range = if large { block } else { Range { base: SpaceAddr(page), length: PAGE_SIZE } };
         let base = HostPhys(leaf.phys.0 - (page - range.base.0));
         let memory = MemoryRange { base, length: range.length, rights };
         self.map_into(client, range, &memory).is_ok()
+    }
+
+    /// The commonest case of [`map_window`](Self::map_window): a small page of RAM in place of nothing,
+    /// with both tables near. False when it is another case: nothing has happened then.
+    #[inline(always)]
+    pub fn fill_from_window(
+        &mut self,
+        client: Id<Space>,
+        region: Range,
+        (window, manager, limit): View,
+        at: SpaceAddr,
+        access: Access,
+    ) -> bool {
+        let page = at.0 & !(PAGE_SIZE - 1);
+        let Ok(owner) = self.spaces.get(manager) else { return false };
+        let found = owner.tables.near_page(window.0 + (page - region.base.0));
+        let Some((phys, has)) = found else { return false };
+        // What the region may have as a whole, a page of it may have.
+        let rights = has & limit;
+        if !rights.contains(needed(access)) || has.contains(MemRights::DEVICE) {
+            return false;
+        }
+        let client = self.spaces.get_mut(client);
+        client.is_ok_and(|client| client.tables.fill(page, phys, rights))
     }
 
     /// A space has lost a range, or some of its rights to it: so do the regions whose windows lie

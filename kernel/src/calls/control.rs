@@ -149,8 +149,10 @@ pub fn system_count(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Outcome {
             objects.iter().sum::<usize>() as u64
         }
         SystemCounter::KernelBytes => k.memory.used(),
-        SystemCounter::Entries => k.counters.entries + machine::cpu::null_calls(),
-        SystemCounter::ThreadSwitches => k.counters.thread_switches,
+        SystemCounter::Entries => {
+            k.counters.entries + k.counters.short_switches + machine::cpu::null_calls()
+        }
+        SystemCounter::ThreadSwitches => k.counters.thread_switches + k.counters.short_switches,
         SystemCounter::SpaceSwitches => k.counters.space_switches,
         SystemCounter::VmExits => k.counters.vm_exits,
         SystemCounter::Faults => k.counters.faults,
@@ -210,5 +212,6 @@ pub fn trace_mask(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), E
     args::system(k, own, a[0])?;
     let cpu = args::cpu(k, a[1])?;
     trace::set_mask(cpu, a[2]);
+    k.cpus[cpu].traced = a[2] != 0;
     Ok(())
 }

@@ -89,6 +89,7 @@ pub(super) const LOCAL_PENDING: usize = offset_of!(Local, pending);
 pub(super) const LOCAL_TRACE: usize = offset_of!(Local, trace);
 pub(super) const LOCAL_NULLS: usize = offset_of!(Local, nulls);
 const LOCAL_THIS: usize = offset_of!(Local, this);
+const LOCAL_ROOT: usize = offset_of!(Local, tlb) + super::tlb::LOADED;
 
 static LOCALS: [AtomicPtr<Local>; MAX_CPUS] = [const { AtomicPtr::new(null_mut()) }; MAX_CPUS];
 static COUNT: AtomicUsize = AtomicUsize::new(0);
@@ -117,6 +118,18 @@ pub(super) fn local() -> &'static Local {
              options(pure, readonly, nostack, preserves_flags));
         &*this
     }
+}
+
+/// The root in CR3: [`Tlb`]'s note of it.
+#[inline(always)]
+pub(super) fn loaded_root() -> u64 {
+    let root: u64;
+    // SAFETY: as in `local`; only this processor writes the field.
+    unsafe {
+        asm!("mov {}, gs:[{}]", out(reg) root, const LOCAL_ROOT,
+             options(readonly, nostack, preserves_flags));
+    }
+    root
 }
 
 /// The block of any processor that was started.

@@ -6,7 +6,8 @@ use super::cpu::{
     LOCAL_FRAME, LOCAL_NULLS, LOCAL_PENDING, LOCAL_SCRATCH, LOCAL_STACK, LOCAL_TRACE, USER_CODE,
     USER_DATA, local,
 };
-use abi::{MESSAGE_WORDS, Message};
+use super::lock::Guard;
+use abi::Message;
 use alloc::boxed::Box;
 use core::arch::{asm, global_asm};
 use core::mem::offset_of;
@@ -49,18 +50,11 @@ impl Frame {
         [a, b, c, d, e, f, g, h]
     }
 
-    /// Takes over another thread's message words.
-    #[inline(always)]
-    pub fn copy_message(&mut self, from: &Frame) {
-        let [_, a, b, c, d, e, f, g, h, _] = &mut self.args;
-        let [_, from @ .., _] = &from.args;
-        [*a, *b, *c, *d, *e, *f, *g, *h] = *from;
-    }
-
     /// Sets the message words.
     #[inline]
     pub fn set_message(&mut self, words: &Message) {
-        self.args[1..=MESSAGE_WORDS].copy_from_slice(words);
+        let [_, a, b, c, d, e, f, g, h, _] = &mut self.args;
+        [*a, *b, *c, *d, *e, *f, *g, *h] = *words;
     }
 }
 
@@ -137,16 +131,45 @@ unsafe impl Send for FrameHandle {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Trap {
     /// A kernel call.
-    Call {
-        /// Its number.
-        number: u64,
-        /// Its first argument.
-        first: u64,
-    },
+    Call,
     /// An exception, 0..=31; the error code is in the frame.
     Exception(u8),
     /// An interrupt.
     Interrupt(u8),
+}
+
+/// What a thread came back to the kernel with: registers, as the entry left them.
+#[derive(Clone, Copy, Debug)]
+pub struct Entered {
+    vector: u64,
+    number: u64,
+    first: u64,
+}
+
+/// Stands for SYSCALL among the vectors.
+const SYSCALL: u64 = 256;
+
+impl Entered {
+    /// Why.
+    pub fn trap(self) -> Trap {
+        match self.vector {
+            SYSCALL => Trap::Call,
+            0..32 => Trap::Exception(self.vector as u8),
+            _ => Trap::Interrupt(self.vector as u8),
+        }
+    }
+
+    /// Number and first argument of a kernel call.
+    #[inline(always)]
+    pub fn call(self) -> Option<(u64, u64)> {
+        (self.vector == SYSCALL).then_some((self.number, self.first))
+    }
+
+    /// True when it is this exception.
+    #[inline(always)]
+    pub fn is_exception(self, vector: u8) -> bool {
+        self.vector == u64::from(vector)
+    }
 }
 
 global_asm!(
@@ -176,6 +199,7 @@ const _: () =
 
 unsafe extern "sysv64" {
     fn enter_user();
+    fn enter_user_with_message();
     fn syscall_entry();
     fn stop_entry();
     static vector_entries: u8;
@@ -189,9 +213,52 @@ pub(super) fn syscall_address() -> u64 {
     syscall_entry as *const () as u64
 }
 
+/// A thread whose kernel call ends with a message.
+#[derive(Clone, Copy, Debug)]
+pub struct Delivery {
+    /// The thread. It is in a kernel call.
+    pub to: FrameHandle,
+    /// Whose message words it gets; its own, if they are there already.
+    pub from: FrameHandle,
+    /// Status of its call.
+    pub status: u64,
+    /// First result of its call.
+    pub first: u64,
+}
+
+/// Frees the lock, and runs a thread until it traps. The message goes from registers to registers,
+/// which is why the lock is freed only after its words were read: the sender's frame is there as
+/// long.
+#[inline(always)]
+pub fn deliver<T>(delivery: Delivery, lock: Guard<'_, T>) -> Entered {
+    let (vector, number, first): (u64, u64, u64);
+    // SAFETY: as for `run`. In addition, the thread entered the kernel by SYSCALL, so that SYSRET
+    // takes it back; all registers that this does not load are the call's to lose. The other frame
+    // belongs to a thread that exists while the lock is held. Nothing else that the lock protects
+    // is used after it was freed.
+    unsafe {
+        asm!(
+            "push rbx",
+            "push rbp",
+            "call {enter}",
+            "pop rbp",
+            "pop rbx",
+            enter = sym enter_user_with_message,
+            inout("rdi") delivery.first => first,
+            inout("rax") delivery.status => vector,
+            inout("rcx") lock.into_flag() => _,
+            inout("r11") delivery.from.0.as_ptr() => _,
+            inout("r15") delivery.to.0.as_ptr() => _,
+            out("rsi") number, out("rdx") _, out("r8") _, out("r9") _, out("r10") _,
+            out("r12") _, out("r13") _, out("r14") _,
+        );
+    }
+    Entered { vector, number, first }
+}
+
 /// Runs a thread until it traps.
 #[inline(always)]
-pub fn run(frame: FrameHandle) -> Trap {
+pub fn run(frame: FrameHandle) -> Entered {
     let (vector, number, first): (u64, u64, u64);
     // SAFETY: the handle comes from the frame of a thread that the scheduler chose for this
     // processor, and that is not freed before the processor is back in the kernel. The frame's
@@ -201,14 +268,9 @@ pub fn run(frame: FrameHandle) -> Trap {
         asm!(
             "push rbx",
             "push rbp",
-            "lea rax, [rip + 2f]",
-            "push rax",
-            "mov gs:[{stack}], rsp",
-            "jmp {enter}",
-            "2:",
+            "call {enter}",
             "pop rbp",
             "pop rbx",
-            stack = const LOCAL_STACK,
             enter = sym enter_user,
             inout("rdi") frame.0.as_ptr() => first,
             out("rax") vector, out("rsi") number,
@@ -216,11 +278,12 @@ pub fn run(frame: FrameHandle) -> Trap {
             out("r11") _, out("r12") _, out("r13") _, out("r14") _, out("r15") _,
         );
     }
-    match vector {
-        256 => Trap::Call { number, first },
-        0..32 => Trap::Exception(vector as u8),
-        _ => Trap::Interrupt(vector as u8),
-    }
+    Entered { vector, number, first }
+}
+
+/// The frame of the thread that the calling processor ran last.
+pub fn last_frame() -> Option<FrameHandle> {
+    NonNull::new(local().frame.get()).map(FrameHandle)
 }
 
 /// Address of the last page fault.

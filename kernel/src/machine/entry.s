@@ -3,11 +3,12 @@
 
 .text
 
-# Runs the thread whose frame rdi points to. The address to come back to is on the stack, and
-# L_STACK holds the stack pointer; all other registers are lost, rax is the vector that brought
-# the thread back, or 256 for SYSCALL: then rsi is the number of the call, rdi its first argument.
+# Runs the thread whose frame rdi points to. Called: the address to come back to is on the stack.
+# All registers but the stack pointer are lost; rax is the vector that brought the thread back, or
+# 256 for SYSCALL: then rsi is the number of the call, rdi its first argument.
 .balign 16
 enter_user:
+    mov gs:[{L_STACK}], rsp
     mov gs:[{L_FRAME}], rdi
     mov rsi, [rdi + 8]
     mov rdx, [rdi + 16]
@@ -35,6 +36,31 @@ enter_user:
     mov rdi, [rdi]
     swapgs
     iretq
+
+# As enter_user, for a thread that made a kernel call which now delivers a message: r15 points to
+# its frame, r11 to the frame that the message words come from, which need not be there any more
+# once the lock is free: the byte that rcx points to. rdi and rax are the program's already.
+.balign 16
+enter_user_with_message:
+    mov gs:[{L_STACK}], rsp
+    mov gs:[{L_FRAME}], r15
+    mov rsi, [r11 + 8]
+    mov rdx, [r11 + 16]
+    mov r10, [r11 + 24]
+    mov r8,  [r11 + 32]
+    mov r9,  [r11 + 40]
+    mov r12, [r11 + 48]
+    mov r13, [r11 + 56]
+    mov r14, [r11 + 64]
+    mov byte ptr [rcx], 0
+    mov rbx, [r15 + {F_RBX}]
+    mov rbp, [r15 + {F_RBP}]
+    mov rcx, [r15 + {F_RIP}]
+    mov r11, [r15 + {F_RFLAGS}]
+    mov rsp, [r15 + {F_RSP}]
+    mov r15, [r15 + 72]
+    swapgs
+    sysretq
 
 # SYSCALL: rcx = rip, r11 = rflags; interrupts are off by SFMASK. The null call (number 0, status 0)
 # needs nothing of the kernel's state; it goes the long way only when it is traced.
@@ -81,7 +107,7 @@ trap_common:
     test byte ptr [rsp + 24], 3
     jz trap_in_kernel
     swapgs
-    mov gs:[{L_SCRATCH}], rdi
+    push rdi
     mov rdi, gs:[{L_FRAME}]
     mov [rdi + 8], rsi
     mov [rdi + 16], rdx
@@ -97,8 +123,7 @@ trap_common:
     mov [rdi + {F_R11}], r11
     mov [rdi + {F_RBX}], rbx
     mov [rdi + {F_RBP}], rbp
-    mov rax, gs:[{L_SCRATCH}]
-    mov [rdi], rax
+    pop qword ptr [rdi]
     pop rax
     pop qword ptr [rdi + {F_ERROR}]
     pop qword ptr [rdi + {F_RIP}]

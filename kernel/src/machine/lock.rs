@@ -53,6 +53,13 @@ impl<T> SpinLock<T> {
     }
 }
 
+impl<T> Guard<'_, T> {
+    /// The byte that frees the lock when it is set to zero; whoever gets it has to do so.
+    pub(super) fn into_flag(self) -> *mut bool {
+        core::mem::ManuallyDrop::new(self).lock.held.as_ptr()
+    }
+}
+
 impl<T> Deref for Guard<'_, T> {
     type Target = T;
     fn deref(&self) -> &T {

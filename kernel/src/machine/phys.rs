@@ -10,12 +10,24 @@ pub const DIRECT_MAP: u64 = 0xffff_8000_0000_0000;
 /// `virtual - physical` of the kernel's image.
 pub const IMAGE_OFFSET: u64 = 0xffff_ffff_8000_0000;
 
-/// End of the direct map. The boot page tables cover 4 GiB.
-static LIMIT: AtomicU64 = AtomicU64::new(4 << 30);
+/// Bytes of a word.
+const WORD: u64 = size_of::<u64>() as u64;
+
+/// The last word of the direct map. The boot page tables cover 4 GiB.
+static LAST_WORD: AtomicU64 = AtomicU64::new((4 << 30) - WORD);
 
 /// Tells how far the direct map reaches.
 pub fn set_limit(end: u64) {
-    LIMIT.store(end, Ordering::Relaxed);
+    LAST_WORD.store(end - WORD, Ordering::Relaxed);
+}
+
+/// The address of a word in the direct map: [`pointer`], in fewer steps.
+#[inline(always)]
+fn word(at: HostPhys) -> *mut u64 {
+    if at.0 > LAST_WORD.load(Ordering::Relaxed) {
+        outside(at);
+    }
+    (DIRECT_MAP + at.0) as *mut u64
 }
 
 /// The address of a physical range in the direct map.
@@ -24,7 +36,7 @@ pub fn set_limit(end: u64) {
 /// Where the direct map does not cover it: callers hold ranges that were checked at boot.
 #[inline(always)]
 pub(super) fn pointer(at: HostPhys, length: u64) -> *mut u8 {
-    let last = LIMIT.load(Ordering::Relaxed).checked_sub(length);
+    let last = (LAST_WORD.load(Ordering::Relaxed) + WORD).checked_sub(length);
     if last.is_none_or(|last| at.0 > last) {
         outside(at);
     }
@@ -52,14 +64,28 @@ pub fn read8(at: HostPhys) -> u8 {
 #[inline(always)]
 pub fn read64(at: HostPhys) -> u64 {
     // SAFETY: the direct map covers the bytes; any value is valid.
-    unsafe { pointer(at, 8).cast::<u64>().read_unaligned() }
+    unsafe { word(at).read_unaligned() }
 }
 
 /// Writes eight bytes at any alignment. For memory that holds no kernel object.
 #[inline(always)]
 pub fn write64(at: HostPhys, value: u64) {
     // SAFETY: the direct map covers the bytes, and the caller names memory outside the kernel.
-    unsafe { pointer(at, 8).cast::<u64>().write_unaligned(value) };
+    unsafe { word(at).write_unaligned(value) };
+}
+
+/// Writes eight bytes where none of some bits is set; false when there is one.
+#[inline(always)]
+pub fn set_absent64(at: HostPhys, bits: u64, value: u64) -> bool {
+    let place = word(at);
+    // SAFETY: as in `write64`.
+    unsafe {
+        let absent = place.read_unaligned() & bits == 0;
+        if absent {
+            place.write_unaligned(value);
+        }
+        absent
+    }
 }
 
 /// Copies out of physical memory.

@@ -163,6 +163,14 @@ impl Tables {
         Ok(replaced)
     }
 
+    /// Maps a small page where nothing is and the table is near. False when it is not so: nothing has
+    /// happened then.
+    #[inline(always)]
+    pub fn fill(&mut self, at: u64, to: HostPhys, rights: MemRights) -> bool {
+        self.near.covers(at)
+            && phys::set_absent64(slot(self.near.table, 0, at), PRESENT, to.0 | flags(rights, 0))
+    }
+
     /// Removes mappings in a range. Returns true when there was any.
     ///
     /// # Errors
@@ -232,6 +240,16 @@ impl Tables {
             table = HostPhys(entry & ADDRESS);
             level -= 1;
         }
+    }
+
+    /// The small page at an address, if its table is near: where it is, and its rights.
+    #[inline(always)]
+    pub fn near_page(&self, at: u64) -> Option<(HostPhys, MemRights)> {
+        if !self.near.covers(at) {
+            return None;
+        }
+        let entry = phys::read64(slot(self.near.table, 0, at));
+        (entry & PRESENT != 0).then(|| (HostPhys(entry & ADDRESS), rights(entry)))
     }
 
     /// The page at an address; remembers its table.

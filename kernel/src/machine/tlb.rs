@@ -21,6 +21,9 @@ pub(super) struct Tlb {
     loaded: AtomicU64,
 }
 
+/// Where the loaded root is in it.
+pub(super) const LOADED: usize = core::mem::offset_of!(Tlb, loaded);
+
 impl Tlb {
     pub(super) const fn new() -> Self {
         Self { wanted: AtomicU64::new(0), done: AtomicU64::new(0), loaded: AtomicU64::new(0) }
@@ -44,14 +47,13 @@ fn load(root: u64) {
 }
 
 /// Makes a root the current one; returns true when it was not before.
-#[inline]
+#[inline(always)]
 pub fn switch_root(root: HostPhys) -> bool {
-    let tlb = &local().tlb;
-    if tlb.loaded.load(Ordering::Relaxed) == root.0 {
+    if cpu::loaded_root() == root.0 {
         return false;
     }
     load(root.0);
-    tlb.loaded.store(root.0, Ordering::Relaxed);
+    local().tlb.loaded.store(root.0, Ordering::Relaxed);
     true
 }
 

@@ -21,12 +21,6 @@ pub fn set_mask(cpu: usize, mask: u64) {
     }
 }
 
-/// True when the calling processor traces nothing.
-#[inline]
-pub fn is_off() -> bool {
-    cpu::local().trace.load(Ordering::Relaxed) == 0
-}
-
 /// Writes a record of the calling processor when its kind is on.
 #[inline]
 pub fn record(cpu: usize, kind: Kind, thread: u32, a: u64, b: u64) {
