@@ -144,6 +144,15 @@ calls! {
     /// `Unmap`. A hint: a processor that still remembers a translation of a native space need not
     /// mark it again, and every page of a large one counts as used. Errors: `NoRegion`, `BadArgument`.
     PagesUsed = 38;
+    /// `(space or 0 = own, base, length, portal, tag)`: gives exactly this region another manager, or
+    /// with portal 0 none. What is mapped in it is removed, and so is its window. Threads that wait for
+    /// the old manager's answer about it make their access again. Errors as `RegionBind` and
+    /// `RegionUnbind`.
+    RegionManager = 39;
+    /// `(space or 0 = own, microseconds or 0 = for ever)`: how long a fault of its threads may remain
+    /// unresolved. Then the thread ends with a report (for a vCPU: exit class `Error` to its monitor),
+    /// and what its manager answers later goes nowhere.
+    FaultLimit = 40;
 }
 
 /// Kind of a space.
@@ -172,8 +181,8 @@ pub enum Event {
     /// A thread whose fault portal this is ended: w0 = reason, w1 = IP, w2 = info. Reasons (and
     /// info): 0 exit (code), 1 destroyed, 2 page fault that nobody resolves (address), 3 page fault
     /// refused by its manager (address), 4 manager ended with the fault (address), 5 handler of a
-    /// VM exit ended (class), 6 VM exit that nobody handles (class), 0x100 + vector of an exception
-    /// (error code).
+    /// VM exit ended (class), 6 VM exit that nobody handles (class), 7 page fault not resolved in time
+    /// (address), 0x100 + vector of an exception (error code).
     ThreadEnd(u64),
 }
 
@@ -225,6 +234,10 @@ pub enum SystemCounter {
     VmExits = 5,
     /// Page faults sent to managers since boot.
     Faults = 6,
+    /// Faults that their manager refused, or answered by something that can't be carried out.
+    FaultsRefused = 7,
+    /// Faults that were not resolved in time.
+    FaultsLate = 8,
 }
 
 /// Arguments of `CreateThread` as the runtime keeps them together.

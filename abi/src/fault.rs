@@ -85,19 +85,14 @@ impl FaultReply {
     /// The reply words.
     #[must_use]
     pub const fn encode(self) -> Message {
-        let mut words = [0; MESSAGE_WORDS];
-        if let FaultReply::Later = self {
-            words[0] = 2;
+        match self {
+            FaultReply::Resume => [0; MESSAGE_WORDS],
+            FaultReply::Map { memory, memory_offset, region_offset, length, rights } => {
+                let memory = memory.0 as u64;
+                [1, memory, memory_offset, region_offset, length, rights.bits(), 0, 0]
+            }
+            FaultReply::Later => [2, 0, 0, 0, 0, 0, 0, 0],
         }
-        if let FaultReply::Map { memory, memory_offset, region_offset, length, rights } = self {
-            words[0] = 1;
-            words[1] = memory.0 as u64;
-            words[2] = memory_offset;
-            words[3] = region_offset;
-            words[4] = length;
-            words[5] = rights.bits();
-        }
-        words
     }
 
     /// Decodes untrusted words; `None` for an unknown kind or rights.

@@ -59,6 +59,11 @@ pub enum Reason {
         /// Class of the exit.
         class: u64,
     },
+    /// A fault was not resolved in time. Code 7.
+    Late {
+        /// The address.
+        address: u64,
+    },
     /// An exception. Code 0x100 + vector.
     Exception {
         /// Vector.
@@ -79,6 +84,7 @@ impl Reason {
             Reason::ManagerGone { address } => (4, address),
             Reason::MonitorGone { class } => (5, class),
             Reason::Unhandled { class } => (6, class),
+            Reason::Late { address } => (7, address),
             Reason::Exception { vector, error } => (0x100 + u64::from(vector), error),
         }
     }
@@ -124,6 +130,9 @@ impl fmt::Display for Reason {
                 write!(f, "VM exit of class {class}: handler ended meanwhile")
             }
             Reason::Unhandled { class } => write!(f, "VM exit of class {class}: nobody handles it"),
+            Reason::Late { address } => {
+                write!(f, "page fault at {address:#x}: not resolved by its manager in time")
+            }
             Reason::Exception { vector, error } => {
                 write!(f, "{} (vector {vector}, error {error:#x})", exception_name(vector))
             }

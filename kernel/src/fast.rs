@@ -4,6 +4,7 @@
 //! case.
 use crate::fault::{PAGE_FAULT, access_to_nothing, needed};
 use crate::kernel::{Cpu, Kernel};
+use crate::machine::cpu::ticks;
 use crate::machine::entry::{Delivery, Entered, FrameHandle, fault_address};
 use crate::object::{Body, Capability, Notification, Request, Serving, State, Thread};
 use abi::{CallNumber, Event, FaultMessage, FaultReply, NO_DEADLINE, ObjRights, SpaceAddr};
@@ -105,20 +106,19 @@ impl Kernel {
         else {
             return None;
         };
-        if status != 0 {
-            return None;
-        }
         let (frame, reply) = (back.handle(), FaultReply::decode(&from.message())?);
-        if reply == FaultReply::Later {
+        if status != 0 || !matches!(reply, FaultReply::Map { .. }) {
             return None;
         }
         let (manager, client) = (server.space, (caller.space, caller.asked));
+        let access = caller.tried;
         // What can't be carried out has changed nothing, and will come out the same by the long way.
-        self.resolve(client, manager, address, reply).ok()?;
+        let helps = self.resolve(client, manager, (address, access), reply).ok()?;
         let (server, caller) = self.threads.get_two_mut(id, to).ok()?;
         server.state = State::Waiting;
         server.serving = Serving::None;
         caller.state = State::Ready;
+        caller.again = !helps;
         self.cpus.get_mut(number)?.go_on(to, caller, &mut self.counters);
         Some(frame)
     }
@@ -127,9 +127,11 @@ impl Kernel {
     fn fast_fault(&mut self, number: usize, id: Id<Thread>) -> Option<FrameHandle> {
         let address = fault_address();
         let cpu = self.cpus.get_mut(number)?;
-        let regions = &mut self.spaces.get_mut(cpu.space).ok()?.regions;
-        let (range, binding) = regions.find_near(SpaceAddr(address))?;
-        let Body::Native(from) = &self.threads.get(id).ok()?.body else { return None };
+        let space = self.spaces.get_mut(cpu.space).ok()?;
+        let patience = space.patience;
+        let (range, binding) = space.regions.find_near(SpaceAddr(address))?;
+        let thread = self.threads.get(id).ok().filter(|thread| !thread.again)?;
+        let Body::Native(from) = &thread.body else { return None };
         let access = access_to_nothing(from.error)?;
         if !binding.rights.contains(needed(access)) {
             return None;
@@ -146,7 +148,10 @@ impl Kernel {
         let portal = self.portals.get(binding.portal?).ok()?;
         let (handler, badge) = (portal.handler, portal.badge);
         let (thread, server) = self.threads.get_two_mut(id, handler).ok()?;
-        if !is_ready_for_request(server, number) {
+        let now = ticks();
+        // The long way knows whether there is time left, and has it watched.
+        let watched = cpu.watch <= now.saturating_add(patience);
+        if !watched || !is_ready_for_request(server, number) {
             return None;
         }
         let (Body::Native(from), Body::Native(to)) = (&thread.body, &mut server.body) else {
@@ -168,6 +173,8 @@ impl Kernel {
         server.state = State::Ready;
         server.serving = Serving::Caller(id);
         thread.asked = range;
+        thread.since = now;
+        thread.tried = access;
         let request = Request::Fault { badge, address: SpaceAddr(address), state: false };
         thread.state = State::Calling { handler, request };
         self.counters.faults += 1;

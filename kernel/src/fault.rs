@@ -93,8 +93,9 @@ impl Kernel {
     /// A program's access to an address that is not mapped, or not with that right.
     pub fn page_fault(&mut self, id: Id<Thread>, address: u64, access: Access, ip: u64) {
         let at = SpaceAddr(address);
+        self.begin_fault(id);
         match self.route_fault(id, at, access) {
-            Ok(None) => {}
+            Ok(None) => self.end_fault(id),
             Ok(Some(route)) => self.send_fault(id, &route, (at, access, ip), false),
             Err(refusal) => {
                 self.end_thread(id, refusal.reason(address, access));
@@ -105,8 +106,9 @@ impl Kernel {
     /// A guest's access to an address that is not mapped, or not with that right.
     pub fn nested_fault(&mut self, id: Id<Thread>, address: u64, access: Access) {
         let at = SpaceAddr(address);
+        self.begin_fault(id);
         match self.route_fault(id, at, access) {
-            Ok(None) => {}
+            Ok(None) => self.end_fault(id),
             Ok(Some(route)) => {
                 let ip = self.threads.get(id).map_or(0, Thread::ip);
                 let state = self.is_monitor(id, route.handler);
@@ -115,10 +117,7 @@ impl Kernel {
                 }
                 self.send_fault(id, &route, (at, access, ip), state);
             }
-            Err(_) => {
-                self.store_state(id, Some((address, access)));
-                self.send_exit(id, ExitClass::Error);
-            }
+            Err(_) => self.report_to_monitor(id, address, access),
         }
     }
 
@@ -130,11 +129,15 @@ impl Kernel {
         state: bool,
     ) {
         let Route { range, binding, handler, badge } = *route;
+        if !self.has_time(id) {
+            return self.give_up(id, address, access);
+        }
         self.counters.faults += 1;
         let cpu = crate::machine::cpu::id();
         trace::record(cpu, Kind::Fault, id.index(), binding.tag, address.0);
         if let Ok(thread) = self.threads.get_mut(id) {
             thread.asked = range;
+            thread.tried = access;
             thread.fault = FaultMessage {
                 tag: binding.tag,
                 offset: address.0 - range.base.0,
@@ -163,7 +166,7 @@ impl Kernel {
         }
         // Another processor may have mapped it meanwhile; a translation that allowed less was
         // dropped by the fault itself.
-        if space.tables.walk(at.0).is_some_and(|leaf| leaf.rights.contains(needed(access))) {
+        if self.may_access(client, at, access) {
             return Ok(None);
         }
         if binding.view().is_some_and(|view| self.map_window(client, range, view, at, access)) {
@@ -192,99 +195,88 @@ impl Kernel {
         status: u64,
         words: &Message,
     ) {
-        let address = at.0;
-        let Ok(client) = self.threads.get(id).map(|thread| (thread.space, thread.asked)) else {
-            return;
-        };
-        let result = match (status, FaultReply::decode(words)) {
+        let Ok(thread) = self.threads.get(id) else { return };
+        let (client, access) = ((thread.space, thread.asked), thread.tried);
+        let (resumed, helps) = match (status, FaultReply::decode(words)) {
             (0, Some(FaultReply::Later)) => return self.put_off(id, at),
-            (0, Some(reply)) => self.resolve(client, manager, at, reply),
-            (0, None) => Err(Error::BadArgument as u64),
-            (status, _) => Err(status),
+            // The manager may have carried it out itself, where it sees the state.
+            (0, Some(FaultReply::Resume)) => (true, state || self.may_access(client.0, at, access)),
+            (0, Some(reply)) => match self.resolve(client, manager, (at, access), reply) {
+                Ok(helps) => (false, helps),
+                Err(error) => return self.refuse(id, at, access, error as u64),
+            },
+            (0, None) => return self.refuse(id, at, access, Error::BadArgument as u64),
+            (status, _) => return self.refuse(id, at, access, status),
         };
         let Ok(thread) = self.threads.get_mut(id) else { return };
-        match (result, thread.vcpu().is_some()) {
-            (Ok(resumed), _) => {
-                thread.state = State::Ready;
-                if state && resumed {
-                    self.load_state(id);
-                }
-            }
-            (Err(status), false) => self.end_thread(id, Reason::Refused { address, status }),
-            (Err(status), true) => {
-                crate::log!("nested fault at {address:#x} refused by its manager, status {status}");
-                thread.state = State::Ready;
-                let access = thread.fault.access;
-                self.store_state(id, Some((address, access)));
-                self.send_exit(id, ExitClass::Error);
-            }
+        thread.state = State::Ready;
+        thread.again = !helps;
+        if state && resumed {
+            self.load_state(id);
         }
     }
 
-    /// A manager puts a fault off: the thread waits, but for no reply.
-    fn put_off(&mut self, id: Id<Thread>, address: SpaceAddr) {
-        if let Ok(thread) = self.threads.get_mut(id)
-            && let State::Calling { handler, .. } = thread.state
-        {
-            thread.state = State::PutOff(handler, address);
+    /// A fault is not resolved: its manager has refused, or what it answered is nonsense.
+    fn refuse(&mut self, id: Id<Thread>, at: SpaceAddr, access: Access, status: u64) {
+        self.counters.faults_refused += 1;
+        let address = at.0;
+        let Ok(thread) = self.threads.get_mut(id) else { return };
+        if thread.vcpu().is_none() {
+            return self.end_thread(id, Reason::Refused { address, status });
         }
+        crate::log!("nested fault at {address:#x} refused by its manager, status {status}");
+        self.report_to_monitor(id, address, access);
     }
 
-    /// A thread whose fault a handler has put off, and the address.
-    pub fn put_off_by(&self, handler: Id<Thread>) -> Option<(Id<Thread>, SpaceAddr)> {
-        self.threads.iter().find_map(|(id, thread)| match thread.state {
-            State::PutOff(by, address) if by == handler => Some((id, address)),
-            _ => None,
-        })
+    /// Tells a vCPU's monitor of a fault that is not resolved.
+    pub fn report_to_monitor(&mut self, id: Id<Thread>, address: u64, access: Access) {
+        let Ok(thread) = self.threads.get_mut(id) else { return };
+        thread.state = State::Ready;
+        thread.again = false;
+        self.store_state(id, Some((address, access)));
+        self.send_exit(id, ExitClass::Error);
     }
 
-    /// Lets all threads go on whose faults a handler has put off.
-    pub fn retry_faults(&mut self, handler: Id<Thread>) {
-        while let Some((id, _)) = self.put_off_by(handler) {
-            if let Ok(thread) = self.threads.get_mut(id) {
-                thread.state = State::Ready;
-            }
-            self.wake(id);
-        }
+    fn may_access(&self, space: Id<Space>, at: SpaceAddr, access: Access) -> bool {
+        let leaf = self.spaces.get(space).ok().and_then(|space| space.tables.walk(at.0));
+        leaf.is_some_and(|leaf| leaf.rights.contains(needed(access)))
     }
 
-    /// Maps, or does nothing (and says so by `true`). `asked`: where the region was that the manager
-    /// was asked about.
+    /// Maps what a manager answered. False when that does not help the access. `asked`: where the
+    /// region was that the manager was asked about.
     pub fn resolve(
         &mut self,
         (space, asked): (Id<Space>, Range),
         manager: Id<Space>,
-        address: SpaceAddr,
+        (address, access): (SpaceAddr, Access),
         reply: FaultReply,
-    ) -> Result<bool, u64> {
+    ) -> Result<bool, Error> {
         let FaultReply::Map { memory, memory_offset, region_offset, length, rights } = reply else {
+            return Err(Error::BadArgument);
+        };
+        let memory = match self.spaces.get(manager)?.table.get(memory)? {
+            Capability::Memory(memory) => memory,
+            _ => return Err(Error::BadCapability),
+        };
+        let regions = &mut self.spaces.get_mut(space)?.regions;
+        let (range, binding) = regions.find_near(address).ok_or(Error::NoRegion)?;
+        // The answer is about a region that has been divided or moved since: ask again.
+        if range != asked {
             return Ok(true);
-        };
-        let map = || -> Result<bool, Error> {
-            let memory = match self.spaces.get(manager)?.table.get(memory)? {
-                Capability::Memory(memory) => memory,
-                _ => return Err(Error::BadCapability),
-            };
-            let regions = &mut self.spaces.get_mut(space)?.regions;
-            let (range, binding) = regions.find_near(address).ok_or(Error::NoRegion)?;
-            // The answer is about a region that has been divided or moved since: ask again.
-            if range != asked {
-                return Ok(true);
-            }
-            if binding.manager != Some(manager) {
-                return Err(Error::NoRegion);
-            }
-            let rights = rights & binding.rights & memory.rights;
-            let part = memory.part(memory_offset, length, rights)?;
-            let start = range.base.0.checked_add(region_offset).ok_or(Error::BadArgument)?;
-            let target = Range::new(start, length, u64::MAX)?;
-            if !range.covers(target) {
-                return Err(Error::BadArgument);
-            }
-            self.map_into(space, target, &part).map(|()| false)
-        };
-        let mut map = map;
-        map().map_err(|error| error as u64)
+        }
+        if binding.manager != Some(manager) {
+            return Err(Error::NoRegion);
+        }
+        let rights = rights & binding.rights & memory.rights;
+        let part = memory.part(memory_offset, length, rights)?;
+        let start = range.base.0.checked_add(region_offset).ok_or(Error::BadArgument)?;
+        let target = Range::new(start, length, u64::MAX)?;
+        if !range.covers(target) {
+            return Err(Error::BadArgument);
+        }
+        let helps =
+            target.contains(address.0) & part.rights.contains(needed(access) - MemRights::READ);
+        self.map_into(space, target, &part).map(|()| helps)
     }
 
     /// Maps memory into a range of a space that was checked to belong to whoever wants it.

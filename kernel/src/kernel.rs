@@ -31,6 +31,9 @@ pub struct Cpu {
     pub queue: RunQueue<Sc>,
     /// Deadlines of waiting threads.
     pub timers: Timers<Thread>,
+    /// When faults that wait for their managers are looked at next, at the latest; `u64::MAX`: when
+    /// one more begins to wait.
+    pub watch: u64,
     /// When the timer will fire; `u64::MAX` when it is off.
     pub armed: u64,
     /// Devices' interrupts.
@@ -59,6 +62,7 @@ impl Cpu {
             slice_end: 0,
             queue: RunQueue::new(),
             timers: Timers::new(),
+            watch: u64::MAX,
             armed: u64::MAX,
             irqs: Box::new([None; DEVICE_VECTORS]),
             graveyard: Vec::new(),
@@ -100,6 +104,10 @@ pub struct Counters {
     pub vm_exits: u64,
     /// Page faults sent to managers.
     pub faults: u64,
+    /// Those that were refused.
+    pub faults_refused: u64,
+    /// Those that were not resolved in time.
+    pub faults_late: u64,
 }
 
 /// Everything that the kernel's lock protects.
@@ -160,6 +168,8 @@ impl Kernel {
                 space_switches: 0,
                 vm_exits: 0,
                 faults: 0,
+                faults_refused: 0,
+                faults_late: 0,
             },
         }
     }

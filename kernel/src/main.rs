@@ -22,6 +22,7 @@ mod machine;
 mod memory;
 mod notify;
 mod object;
+mod patience;
 mod root;
 mod sched;
 mod start;

@@ -5,7 +5,8 @@ use crate::memory::{MemoryRange, Quota};
 use crate::vcpu::VcpuPart;
 use crate::window::Window;
 use abi::{
-    FaultMessage, HostPhys, MemRights, Message, ObjRights, SpaceAddr, SpaceKind, vcpu::ExitClass,
+    Access, FaultMessage, HostPhys, MemRights, Message, ObjRights, SpaceAddr, SpaceKind,
+    vcpu::ExitClass,
 };
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
@@ -83,6 +84,8 @@ pub struct Space {
     pub managers: Vec<(Id<Space>, u32)>,
     /// Windows that lie in it.
     pub windows: Vec<Window>,
+    /// Ticks that a fault of its threads may remain unresolved; `u64::MAX` is for ever.
+    pub patience: u64,
 }
 
 /// What a blocked thread waits for an answer to.
@@ -177,6 +180,12 @@ pub struct Thread {
     pub fault_portal: Option<Id<Portal>>,
     /// Where the region of its last fault was when the manager was asked.
     pub asked: Range,
+    /// When that fault happened.
+    pub since: u64,
+    /// What was tried.
+    pub tried: Access,
+    /// The answer to it changed nothing: when the access faults again, it is still the same fault.
+    pub again: bool,
     /// The fault that it waits for its manager to resolve, if that is what it waits for and it did
     /// not get there by the short way.
     pub fault: FaultMessage,
@@ -261,6 +270,9 @@ impl Thread {
             notification: None,
             fault_portal: None,
             asked: Range { base: SpaceAddr(0), length: 0 },
+            since: 0,
+            tried: Access::Read,
+            again: false,
             fault: FaultMessage::decode(&[0; 8]),
             timer: None,
             events: VecDeque::new(),

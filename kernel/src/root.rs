@@ -140,6 +140,7 @@ fn make_space(k: &mut Kernel) -> Result<Id<Space>, Error> {
         parent: None,
         managers: Vec::new(),
         windows: Vec::new(),
+        patience: u64::MAX,
     }))
 }
 

@@ -135,7 +135,7 @@ impl Kernel {
     #[inline]
     pub fn arm_timer(&mut self, number: usize) {
         let cpu = &mut self.cpus[number];
-        let mut wanted = cpu.timers.first().unwrap_or(u64::MAX);
+        let mut wanted = cpu.timers.first().unwrap_or(u64::MAX).min(cpu.watch);
         if let Some(id) = cpu.sc
             && let Some(highest) = cpu.queue.highest()
             && self.scs.get(id).is_ok_and(|sc| sc.priority == highest)
@@ -154,6 +154,9 @@ impl Kernel {
         self.cpus[number].armed = u64::MAX;
         while let Some(thread) = self.cpus[number].timers.take_expired(&mut self.threads, now) {
             self.finish_wait(thread, Event::Timeout, None);
+        }
+        if now >= self.cpus[number].watch {
+            self.watch(number, now);
         }
         if now >= self.cpus[number].slice_end {
             self.rotate(number);

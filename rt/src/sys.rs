@@ -351,6 +351,28 @@ pub fn region_rights(
     plain(CallNumber::RegionRights, &[sel(space), base, length, rights.bits()]).map(drop)
 }
 
+/// Gives a region of a space (zero: the own one) another manager.
+///
+/// # Errors
+/// `NoRegion`, `BadCapability`, `NoRight`, `Cycle`, `Quota`.
+pub fn region_manager(
+    space: Selector,
+    base: u64,
+    length: u64,
+    portal: Selector,
+    tag: u64,
+) -> Result<(), Error> {
+    plain(CallNumber::RegionManager, &[sel(space), base, length, sel(portal), tag]).map(drop)
+}
+
+/// Limits how long a fault of a space's threads (zero: the own one's) may remain unresolved; zero: not.
+///
+/// # Errors
+/// `BadCapability`, `NoRight`.
+pub fn fault_limit(space: Selector, microseconds: u64) -> Result<(), Error> {
+    plain(CallNumber::FaultLimit, &[sel(space), microseconds]).map(drop)
+}
+
 /// Maps memory ahead of faults.
 ///
 /// # Errors

@@ -125,7 +125,7 @@ pub fn system_count(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Outcome {
     if let Err(error) = args::system(k, own, a[0]) {
         return Outcome::Done(Err(error));
     }
-    const COUNTERS: [SystemCounter; 7] = [
+    const COUNTERS: [SystemCounter; 9] = [
         SystemCounter::Objects,
         SystemCounter::KernelBytes,
         SystemCounter::Entries,
@@ -133,6 +133,8 @@ pub fn system_count(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Outcome {
         SystemCounter::SpaceSwitches,
         SystemCounter::VmExits,
         SystemCounter::Faults,
+        SystemCounter::FaultsRefused,
+        SystemCounter::FaultsLate,
     ];
     let Some(counter) = COUNTERS.into_iter().find(|c| *c as u64 == a[1]) else {
         return Outcome::Done(Err(Error::BadArgument));
@@ -156,6 +158,8 @@ pub fn system_count(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Outcome {
         SystemCounter::SpaceSwitches => k.counters.space_switches,
         SystemCounter::VmExits => k.counters.vm_exits,
         SystemCounter::Faults => k.counters.faults,
+        SystemCounter::FaultsRefused => k.counters.faults_refused,
+        SystemCounter::FaultsLate => k.counters.faults_late,
     };
     Outcome::Results([value, 0, 0, 0], 1)
 }

@@ -87,6 +87,7 @@ pub fn space(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error>
                 parent: Some(own),
                 managers: alloc::vec::Vec::new(),
                 windows: alloc::vec::Vec::new(),
+                patience: u64::MAX,
             });
             k.install(own, selector, Capability::Space(id, ObjRights::all()))
         }

@@ -19,17 +19,7 @@ pub fn region_bind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), 
         return Err(Error::BadArgument);
     }
     target.regions.check_free(range)?;
-    let portal = match a[3] {
-        0 => None,
-        raw => Some(args::portal(k, own, raw, ObjRights::CONTROL)?),
-    };
-    let manager = portal.map(|p| manager_of(k, p)).transpose()?;
-    if let Some(manager) = manager
-        && manager != space
-        && depends_on(k, manager, space)
-    {
-        return Err(Error::Cycle);
-    }
+    let (portal, manager) = manager_for(k, own, space, a[3])?.unzip();
     k.charge(space, REGION_COST)?;
     let binding = Binding { portal, manager, tag: a[4], rights, hint: a[6] as u8, window: None };
     k.spaces.get_mut(space)?.regions.bind(range, binding)?;
@@ -37,9 +27,26 @@ pub fn region_bind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), 
     Ok(())
 }
 
-fn manager_of(k: &Kernel, portal: Id<Portal>) -> Result<Id<Space>, Error> {
+/// Who manages a region: portal and space.
+type Manager = (Id<Portal>, Id<Space>);
+
+/// Who is to manage a region of `space`: none for selector 0.
+fn manager_for(
+    k: &Kernel,
+    own: Id<Space>,
+    space: Id<Space>,
+    raw: u64,
+) -> Result<Option<Manager>, Error> {
+    if raw == 0 {
+        return Ok(None);
+    }
+    let portal = args::portal(k, own, raw, ObjRights::CONTROL)?;
     let handler = k.portals.get(portal)?.handler;
-    Ok(k.threads.get(handler)?.space)
+    let manager = k.threads.get(handler)?.space;
+    if manager != space && depends_on(k, manager, space) {
+        return Err(Error::Cycle);
+    }
+    Ok(Some((portal, manager)))
 }
 
 /// True when `space` has a region that `other` manages, directly or through managers of managers.
@@ -138,6 +145,29 @@ pub fn region_rights(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<()
         k.unmap_from(id, range)?;
     }
     k.spaces.get_mut(id)?.regions.get_mut(range)?.rights = rights;
+    Ok(())
+}
+
+/// `RegionManager(space, base, length, portal, tag)`.
+pub fn region_manager(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
+    let (id, range, binding) = controlled(k, own, a)?;
+    let (portal, manager) = manager_for(k, own, id, a[3])?.unzip();
+    k.unmap_from(id, range)?;
+    // No window may show what came through another manager.
+    k.close_windows(id, range);
+    let new = Binding { portal, manager, tag: a[4], window: None, ..binding };
+    refer(k, id, &new);
+    k.release_binding(id, range, &binding);
+    *k.spaces.get_mut(id)?.regions.get_mut(range)? = new;
+    k.ask_anew(id, range);
+    Ok(())
+}
+
+/// `FaultLimit(space, microseconds)`.
+pub fn fault_limit(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
+    let space = args::space_or_own(k, own, a[0], ObjRights::CONTROL)?;
+    let patience = if a[1] == 0 { u64::MAX } else { k.ticks_of(a[1]) };
+    k.spaces.get_mut(space)?.patience = patience;
     Ok(())
 }
 

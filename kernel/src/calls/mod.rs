@@ -194,6 +194,8 @@ fn other(k: &mut Kernel, cpu: usize, id: Id<Thread>, number: CallNumber, a: &[u6
             Outcome::Done(Ok(()))
         }
         N::PagesUsed => memory::pages_used(k, space, a),
+        N::RegionManager => memory::region_manager(k, space, a).into(),
+        N::FaultLimit => memory::fault_limit(k, space, a).into(),
         N::TraceMask => control::trace_mask(k, space, a).into(),
     }
 }

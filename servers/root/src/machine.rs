@@ -7,7 +7,7 @@ use crate::layout::{
 };
 use crate::program::RW;
 use crate::window::pinned_in;
-use crate::{Failure, own};
+use crate::{FAULT_LIMIT, Failure, own};
 use abi::vcpu::EXIT_CLASSES;
 use abi::{MemRights, ObjRights, RootSelector, Selector, SpaceKind};
 use alloc::format;
@@ -51,7 +51,9 @@ impl Builder {
         let cpu = self.info.processor(machine.cpu);
         let what = format!("virtual machine '{}'", machine.name);
         let space = self.selector();
-        sys::create_space(space, SpaceKind::Guest, GUEST_QUOTA).map_err(Failure::kernel(&what))?;
+        sys::create_space(space, SpaceKind::Guest, GUEST_QUOTA)
+            .and_then(|()| sys::fault_limit(space, FAULT_LIMIT))
+            .map_err(Failure::kernel(&what))?;
         let monitor_thread = {
             let monitor = self.program(&machine.monitor)?;
             monitor.threads[0].thread

@@ -37,6 +37,10 @@ impl Failure {
     }
 }
 
+/// Microseconds within which managers have to resolve a fault. Disks answer sooner, on busy hosts too;
+/// a manager that takes longer has failed.
+pub const FAULT_LIMIT: u64 = 60_000_000;
+
 /// The selector as the kernel laid it out.
 pub const fn own(selector: RootSelector) -> Selector {
     Selector(selector as u32)

@@ -2,7 +2,7 @@
 use crate::boot::Builder;
 use crate::layout::{HEAP, QUANTUM_US, REGION_ALIGN, REGIONS, STACK, STACK_DISTANCE, STACKS};
 use crate::window::pinned_in;
-use crate::{Failure, own};
+use crate::{FAULT_LIMIT, Failure, own};
 use abi::{
     FIRST_FREE_SELECTOR, LARGE_PAGE_SIZE, MemRights, RootSelector, Selector, SpaceKind, ThreadArgs,
 };
@@ -119,6 +119,7 @@ impl Builder {
         let name = declared.name.clone();
         let space = self.selector();
         sys::create_space(space, SpaceKind::Native, declared.quota)
+            .and_then(|()| sys::fault_limit(space, FAULT_LIMIT))
             .map_err(Failure::kernel(format!("space of {name}")))?;
         let mut program = Program {
             config: Config {

@@ -27,7 +27,7 @@ fn boot_information() -> Outcome {
 }
 
 fn unknown_numbers() -> Outcome {
-    for number in [39, 40, 255, 256, 0x100_0000_0000, u64::MAX, 1 << 63] {
+    for number in [41, 42, 255, 256, 0x100_0000_0000, u64::MAX, 1 << 63] {
         equal(arbitrary(number, &[]).0, Error::BadCall as u64, "status")?;
     }
     Ok(())
@@ -132,7 +132,7 @@ fn nonsense() -> Outcome {
     // These end or block the caller, or take numbers that mean nothing to the kernel.
     let skip = [N::Null, N::ReplyWait, N::Wait, N::Yield, N::Exit, N::FaultRetry].map(|n| n as u64);
     let mut state = 0x9e37_79b9_7f4a_7c15u64;
-    for number in (0..=38).filter(|n| !skip.contains(n)) {
+    for number in (0..=40).filter(|n| !skip.contains(n)) {
         for _ in 0..200 {
             let arguments: [u64; 10] = core::array::from_fn(|_| {
                 state ^= state << 13;

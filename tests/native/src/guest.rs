@@ -20,6 +20,7 @@ pub const TESTS: &[Test] = &[
     ("vCPU: recall of a running guest", recall),
     ("vCPU: nobody handles its exits", unhandled),
     ("vCPU: destroyed while it runs", destroyed),
+    ("vCPU: a manager that does not answer, and another one", late_manager),
 ];
 
 fn available() -> bool {
@@ -195,6 +196,39 @@ fn exits() -> Outcome {
     equal(guest.get(offset_of!(VcpuState, fault_address)), 0x9000, "fault address")?;
     ok(sys::destroy(guest.space), "destroy")?;
     equal(resume()?.0, Event::Timeout, "nothing more")?;
+    ok(sys::destroy(server), "destroy")
+}
+
+/// The guest's read of 0x3000 is not answered; its monitor gives that memory another manager.
+fn late_manager() -> Outcome {
+    if !available() {
+        return Ok(());
+    }
+    let guest = Guest::new(0)?;
+    guest.serve()?;
+    let (hung, server) = (crate::failing::hung()?, crate::env::thread(0, manager, 0)?);
+    let bind = |base, portal, tag| {
+        let (space, length, rights) = (guest.space, PAGE, READ_WRITE);
+        ok(sys::region_bind(Bind { space, base, length, portal, tag, rights, hint: 12 }), "bind")
+    };
+    bind(0x3000, portal(hung, 5)?, 0)?;
+    bind(DEVICE, portal(THREAD, DEVICE_BADGE)?, 99)?;
+    ok(sys::fault_limit(guest.space, 20_000), "limit")?;
+    guest.start(BELOW)?;
+    exit(&first()?, ExitClass::Recall)?;
+    guest.reset();
+    exit(&resume()?, ExitClass::Cpuid)?;
+    guest.skip(2);
+    for _ in 0..2 {
+        exit(&resume()?, ExitClass::Error)?;
+        equal(guest.get(offset_of!(VcpuState, fault_address)), 0x3000, "fault address")?;
+        equal(guest.get(offset_of!(VcpuState, fault_access)), 0, "fault access")?;
+    }
+    ok(sys::region_manager(guest.space, 0x3000, PAGE, portal(server, 6)?, 0), "another one")?;
+    equal(resume()?.0, Event::Fault(DEVICE_BADGE), "it goes on")?;
+    ok(sys::destroy(guest.space), "destroy")?;
+    equal(resume()?.0, Event::Timeout, "nothing more")?;
+    ok(sys::destroy(hung), "destroy")?;
     ok(sys::destroy(server), "destroy")
 }
 

@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod calls;
 mod ends;
+mod failing;
 mod faults;
 mod guest;
 mod guests;
@@ -38,12 +39,13 @@ type Test = (&'static str, fn() -> Outcome);
 fn main(_thread: u64) -> ! {
     prepare();
     let (mut passed, mut failed) = (0u64, 0u64);
-    let groups: [&[Test]; 14] = [
+    let groups: [&[Test]; 15] = [
         calls::TESTS,
         memory::TESTS,
         ipc::TESTS,
         faults::TESTS,
         put_off::TESTS,
+        failing::TESTS,
         windows::TESTS,
         regions::TESTS,
         programs::TESTS,
