@@ -2,7 +2,7 @@
 use crate::cache::{Cache, Key};
 use crate::image::{self, initramfs};
 use crate::machine::qemu::{self, Forward, Kind, Setup};
-use crate::machine::{Machine, Observer, Vm};
+use crate::machine::{Machine, Observer, Vm, backlog};
 use crate::parts::Repository;
 use crate::progress::Progress;
 use crate::{command, policy, supervise};
@@ -154,6 +154,9 @@ pub fn boot(
     };
     progress.step("starting the machine");
     let machine = Machine::start(cache, &setup, observer)?;
+    if let Err(error) = backlog::lengthen(machine.process(), &forwards) {
+        progress.line(&format!("forwarded ports take few connections at once: {error:#}"));
+    }
     for (asked, forward) in options.forwards.iter().zip(&forwards) {
         if asked.host == 0 {
             progress.line(&format!("port {} leads to port {}", forward.host, forward.guest));

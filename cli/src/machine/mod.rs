@@ -1,4 +1,5 @@
 //! The running machine: QEMU, the link into it, commands inside its virtual machines.
+pub mod backlog;
 pub mod board;
 pub mod kernel_test;
 pub mod qemu;
@@ -113,6 +114,12 @@ impl Machine {
         };
         let (next, folder) = (AtomicU32::new(1), Mutex::new(Some(sockets)));
         Ok(Self { child, board, outbox, logs, next, started, folder, disk })
+    }
+
+    /// QEMU's process number.
+    #[must_use]
+    pub fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Waits until the machine's own servers run.
