@@ -200,10 +200,15 @@ pub struct Space {
     pub threads: RefCell<Vec<Thread>>,
     /// Children that have not come out at the gate yet.
     pub forks: RefCell<Vec<Rc<Fork>>>,
+    /// FS bases that several threads have: their stack pointers alone tell them apart.
+    shared_fs: RefCell<Vec<u64>>,
 }
 
 /// Most calls in service on one thread; more are left-overs of handlers that never returned.
 const NESTING: usize = 8;
+/// The same where several threads look like one: each call in service has a page of the scratch
+/// area at most, so more cannot wait.
+const NESTING_SHARED: usize = SCRATCH_PAGES as usize;
 
 impl Space {
     /// A space whose process has made no call yet.
@@ -222,7 +227,20 @@ impl Space {
             table,
             threads: RefCell::default(),
             forks: RefCell::default(),
+            shared_fs: RefCell::default(),
         }
+    }
+
+    /// A thread is made that gets its creator's FS base.
+    pub fn share_fs(&self, fs: u64) {
+        let mut shared = self.shared_fs.borrow_mut();
+        if !shared.contains(&fs) {
+            shared.push(fs);
+        }
+    }
+
+    fn is_shared(&self, fs: u64) -> bool {
+        self.shared_fs.borrow().contains(&fs)
     }
 
     /// The process's page tables; its processor does not run.
@@ -246,6 +264,7 @@ impl Space {
 
     /// Adds a call in service to a thread.
     pub fn push(&self, fs: u64, op: Op) {
+        let most = if self.is_shared(fs) { NESTING_SHARED } else { NESTING };
         let mut threads = self.threads.borrow_mut();
         let place = threads.iter().position(|t| t.fs == fs).unwrap_or_else(|| {
             let context = Context { table: self.table.clone(), ops: Vec::new(), made_by: None };
@@ -255,14 +274,15 @@ impl Space {
         let Some(context) = threads.get_mut(place).and_then(|t| t.contexts.last_mut()) else {
             return;
         };
-        let surplus = if context.ops.len() >= NESTING { Some(context.ops.remove(0)) } else { None };
+        let surplus = if context.ops.len() >= most { Some(context.ops.remove(0)) } else { None };
         context.ops.push(op);
         drop(threads);
         drop(surplus);
     }
 
     /// Takes out the call in service that comes back with this stack pointer, if `wanted` says
-    /// it is the one. Calls nested in it, and `vfork` children above it, are over.
+    /// it is the one. Calls nested in it, and `vfork` children above it, are over; unless they may be
+    /// other threads'.
     pub fn take(&self, fs: u64, rsp: u64, wanted: impl Fn(&Op) -> bool) -> Option<Op> {
         let mut threads = self.threads.borrow_mut();
         let thread = threads.iter_mut().find(|t| t.fs == fs)?;
@@ -273,6 +293,9 @@ impl Space {
             .enumerate()
             .rev()
             .find_map(|(level, c)| Some((level, c.ops.iter().rposition(fits)?)))?;
+        if self.is_shared(fs) {
+            return Some(thread.contexts.get_mut(level)?.ops.remove(place));
+        }
         let children = thread.contexts.split_off(level + 1);
         let context = thread.contexts.last_mut()?;
         let nested = context.ops.split_off(place + 1);
@@ -286,17 +309,21 @@ impl Space {
     /// A thread makes a call of its own, so a signal's handler runs inside the calls that it has
     /// in service, or has left them by `siglongjmp`. A call from the same place on the stack has
     /// certainly been left, with all nested in it. The others give their workers back: they ask
-    /// again if they ever go on.
+    /// again if they ever go on. Of threads that look like one only the first can be said.
     pub fn interrupt(&self, fs: u64, rsp: u64) {
         let mut over = Vec::new();
         let mut workers = Vec::new();
         let mut threads = self.threads.borrow_mut();
         let thread = threads.iter_mut().find(|t| t.fs == fs);
         if let Some(context) = thread.and_then(|t| t.contexts.last_mut()) {
-            if let Some(place) = context.ops.iter().position(|op| op.rsp == rsp) {
-                over = context.ops.split_off(place);
+            let place = context.ops.iter().position(|op| op.rsp == rsp);
+            match place {
+                Some(place) if self.is_shared(fs) => over.push(context.ops.remove(place)),
+                Some(place) => over = context.ops.split_off(place),
+                None => {}
             }
-            workers.extend(context.ops.iter().filter_map(|op| op.exchange.worker.take()));
+            let left = if self.is_shared(fs) { &[][..] } else { &context.ops[..] };
+            workers.extend(left.iter().filter_map(|op| op.exchange.worker.take()));
         }
         drop(threads);
         drop(over);

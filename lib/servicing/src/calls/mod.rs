@@ -29,7 +29,7 @@ use crate::space::Outcome;
 use crate::table::{Entry, State, Table};
 use crate::world::Kind;
 use alloc::rc::Rc;
-use linux_abi::{AF_NETLINK, CLONE_THREAD, Errno, name, nr};
+use linux_abi::{AF_NETLINK, CLONE_SETTLS, CLONE_THREAD, Errno, name, nr};
 
 pub use files::{OpenFile, View, concerns_paths};
 pub use ids::{Identity, introduce};
@@ -57,7 +57,9 @@ pub fn verdict(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
         nr::socket if socket::making(a, b, c) != socket::Making::Own => Verdict::Serve,
         nr::ioctl if control::is_about_interfaces(b) => Verdict::Serve,
         nr::execve | nr::fork | nr::vfork | nr::clone3 => Verdict::Serve,
-        nr::clone if arguments[0] & CLONE_THREAD == 0 => Verdict::Serve,
+        nr::clone if arguments[0] & CLONE_THREAD == 0 || arguments[0] & CLONE_SETTLS == 0 => {
+            Verdict::Serve
+        }
         nr::epoll_create | nr::epoll_create1 => Verdict::Serve,
         nr::execveat => Verdict::Refuse(Errno::ENOSYS),
         // A ring would carry calls past everybody. This is what a kernel without rings says, and

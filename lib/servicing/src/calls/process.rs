@@ -14,8 +14,9 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::Cell;
 use linux_abi::{
-    CLONE_NEWUSER, CLONE_THREAD, CLONE_VFORK, CLONE_VM, CloneArgs, Errno, MADV_POPULATE_WRITE,
-    MAP_ANONYMOUS, MAP_PRIVATE, PATH_MAX, PROT_EXEC, PROT_READ, PROT_WRITE, check, nr,
+    CLONE_NEWUSER, CLONE_SETTLS, CLONE_THREAD, CLONE_VFORK, CLONE_VM, CloneArgs, Errno,
+    MADV_POPULATE_WRITE, MAP_ANONYMOUS, MAP_PRIVATE, PATH_MAX, PROT_EXEC, PROT_READ, PROT_WRITE,
+    check, nr,
 };
 use paging::PAGE;
 
@@ -100,6 +101,10 @@ async fn kind(cx: &Cx) -> Result<Option<Kind>, Errno> {
             (args.flags, Some(top).filter(|s| *s != 0))
         }
     };
+    if flags & CLONE_VM != 0 && flags & (CLONE_VFORK | CLONE_SETTLS) == 0 {
+        // A program without thread-local storage, one without libc for instance.
+        cx.space.share_fs(cx.fs);
+    }
     if flags & CLONE_THREAD != 0 {
         return Ok(None);
     }

@@ -9,6 +9,7 @@ mod sandbox;
 mod sockets;
 mod standing;
 mod stub;
+mod threads;
 
 use crate::fake::{self, address, guest, instance, processor};
 use guest::{Blocked, CODE, DATA, End, File, Guest, Kind, Signal};
