@@ -16,18 +16,27 @@ mod killed_delegate;
 mod killed_dispatcher;
 mod killed_service_vm;
 mod listening;
+mod load;
 mod policy;
 mod programs;
+mod real_apache;
 mod real_git;
 mod real_iperf;
+mod real_names;
+mod real_nginx;
 mod real_python;
+mod real_redis;
 mod real_ssh;
+mod real_sshd;
+mod real_static;
 mod remote_files;
 mod rig;
 mod rights;
+mod served;
 mod soak;
 mod status;
 mod table;
+mod tools;
 mod untrusted;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -63,6 +72,14 @@ const SCENARIOS: &[Scenario] = &[
     ("real_iperf", real_iperf::run),
     ("real_python", real_python::run),
     ("remote_files", remote_files::run),
+    ("real_apache", real_apache::run),
+    ("real_nginx", real_nginx::run),
+    ("real_redis", real_redis::run),
+    ("real_sshd", real_sshd::run),
+    ("real_names", real_names::run),
+    ("load", load::run),
+    ("soak_short", soak::short),
+    ("real_static", real_static::run),
     ("status_and_streams", status::run),
     ("killed_delegate", killed_delegate::run),
     ("killed_dispatcher", killed_dispatcher::run),

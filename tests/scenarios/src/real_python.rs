@@ -78,7 +78,8 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-fn names(rig: &Rig) -> Result<()> {
+/// Starts the name server in the service VM, and has the compute VM ask it.
+pub fn start_resolver(rig: &Rig) -> Result<()> {
     let script = format!(
         "cat > /run/resolver.py <<'END'\n{RESOLVER}END\n\
          python3 /run/resolver.py > /run/resolver.log 2>&1 < /dev/null &\n\
@@ -88,6 +89,11 @@ fn names(rig: &Rig) -> Result<()> {
     let outcome = rig.service(&script)?;
     succeeded("the resolver", &outcome).with_context(|| text(&outcome))?;
     rig.succeed("echo nameserver 10.0.2.15 > /etc/resolv.conf")?;
+    Ok(())
+}
+
+fn names(rig: &Rig) -> Result<()> {
+    start_resolver(rig)?;
     let said = rig.succeed(
         "python3 -c \"\nimport socket\nfor name in ('short.test', 'long.test'):\n    \
          print(socket.gethostbyname(name), \

@@ -1,5 +1,6 @@
 //! OpenSSH: `scp`, trusted in the compute VM, copies files to and from an `sshd` in the service VM.
 use crate::rig::{Rig, succeeded};
+use crate::served::PACKAGES;
 use anyhow::{Result, ensure};
 use trapline::launch::Options;
 
@@ -16,22 +17,29 @@ ssh-keygen -q -t ed25519 -N '' -f /run/ssh/user
     -o 'Subsystem=sftp internal-sftp'
 ";
 
-const OPTIONS: &str = "-q -i /tmp/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
+/// Options of `ssh` and `scp`.
+pub const OPTIONS: &str = "-q -i /tmp/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null \
                        -o BatchMode=yes -o ConnectTimeout=60";
+
+/// Starts the server in the service VM, and gives the compute VM its key.
+pub fn serve(rig: &Rig) -> Result<()> {
+    succeeded("sshd", &rig.service(SERVER)?)?;
+    let key = succeeded("the key", &rig.service("cat /run/ssh/user")?)?;
+    rig.succeed(&format!("umask 077; cat > /tmp/key <<'END'\n{key}END\n"))?;
+    Ok(())
+}
 
 /// The scenario.
 pub fn run() -> Result<()> {
     let rig = Rig::boot_with(Options {
         trust: ["/usr/bin/scp", "/usr/bin/ssh"].map(str::to_owned).to_vec(),
-        packages: ["openssh-client", "openssh-server"].map(str::to_owned).to_vec(),
+        packages: PACKAGES.iter().map(|name| (*name).to_owned()).collect(),
         ..Options::default()
     })?;
+    serve(&rig)?;
     let service = |script: &str| succeeded(script, &rig.service(script)?);
-    service(SERVER)?;
-    let key = service("cat /run/ssh/user")?;
-    rig.succeed(&format!("umask 077; cat > /tmp/key <<'END'\n{key}END\n"))?;
     let sum = |text: String| text.split(' ').next().unwrap_or_default().to_owned();
-    let bytes = 6 << 20;
+    let bytes = 64 << 20;
     let up = rig.succeed(&format!(
         "head -c {bytes} /dev/urandom > /tmp/up && sha256sum /tmp/up && \
          scp {OPTIONS} -P 2222 /tmp/up root@10.0.2.15:/tmp/up"

@@ -1,36 +1,173 @@
-//! Ten minutes of downloads by four trusted processes at once: no error, no leak.
-use crate::four_at_once::download_four;
+//! Mixed load for a while: downloads, `ssh`, `git`, Python, and nginx and redis under load from this
+//! machine, several at a time; no error, no leak, no growth.
+use crate::load::as_before;
+use crate::real_ssh::OPTIONS;
 use crate::rig::Rig;
-use anyhow::{Result, ensure};
+use crate::served::Served;
+use crate::{load, real_git, real_nginx, real_redis, real_ssh};
+use anyhow::{Context, Result, ensure};
+use hostlink::relay::Stats;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use trapline::web::Server;
 
-/// How long it takes.
-const TIME: Duration = Duration::from_secs(600);
+/// How long the short form takes, start and end apart.
+const SHORT: Duration = Duration::from_secs(25);
+/// Minutes of the long form, unless `$TRAPLINE_SOAK_MINUTES` says otherwise.
+const MINUTES: u64 = 60;
+/// Jobs at the same time.
+const AT_ONCE: usize = 3;
+
+/// Everything that is running.
+struct Soak {
+    served: Served,
+    redis: u16,
+    files: Server,
+    head: String,
+}
+
+/// The scenario's short form.
+pub fn short() -> Result<()> {
+    soak(SHORT)
+}
 
 /// The scenario.
 pub fn run() -> Result<()> {
-    let server = Server::start(2 << 20)?;
-    let rig = Rig::boot(&["curl"])?;
+    let minutes = match std::env::var("TRAPLINE_SOAK_MINUTES") {
+        Ok(text) => text.parse().context("TRAPLINE_SOAK_MINUTES is no number of minutes")?,
+        Err(_) => MINUTES,
+    };
+    soak(Duration::from_secs(minutes * 60))
+}
+
+fn soak(time: Duration) -> Result<()> {
+    let soak = Soak::start()?;
     // The first round fills caches and pools.
-    download_four(&rig, &server)?;
-    let before = rig.wait_for_stats("processes remain", |stats| stats.processes == 0)?;
-    let start = Instant::now();
-    let mut rounds = 0u32;
-    while start.elapsed() < TIME {
-        for sum in download_four(&rig, &server)? {
-            ensure!(sum == server.sha256(), "round {rounds}: another file arrived");
-        }
-        rounds += 1;
-    }
-    let after = rig.wait_for_stats("something is left", |stats| {
-        stats.processes == before.processes
-            && stats.delegates == before.delegates
-            && stats.descriptors == before.descriptors
-    })?;
-    ensure!(after.kernel_objects == before.kernel_objects, "{before:?} {after:?}");
-    let limit = before.heap + before.heap / 20 + (64 << 10);
-    ensure!(after.heap <= limit, "the relay's heap grew from {} to {}", before.heap, after.heap);
-    println!("{rounds} rounds, {} remote calls", after.calls_remote - before.calls_remote);
+    (0..JOBS.len()).try_for_each(|number| soak.job(number, 0))?;
+    let processes = soak.rig().machine.stats()?.processes;
+    let before = soak.idle(processes)?;
+    let jobs = soak.work_until(Instant::now() + time)?;
+    let after = soak.idle(processes)?;
+    ensure!(after.delegates == before.delegates, "{before:?} {after:?}");
+    ensure!(after.descriptors == before.descriptors, "{before:?} {after:?}");
+    as_before(&before, &after)?;
+    let calls = after.calls_remote - before.calls_remote;
+    println!(
+        "{jobs} jobs, {calls} remote calls, heap {} before, {} after",
+        before.heap, after.heap
+    );
     Ok(())
+}
+
+/// A job, with its name; the number of the thread keeps files apart.
+type Job = (&'static str, fn(&Soak, usize) -> Result<()>);
+
+const JOBS: &[Job] = &[
+    ("curl", Soak::curl),
+    ("nginx", Soak::nginx),
+    ("ssh", Soak::ssh),
+    ("redis", Soak::redis),
+    ("git", Soak::git),
+    ("python, many connections", Soak::many),
+    ("python, threads", Soak::threads),
+];
+
+impl Soak {
+    fn start() -> Result<Self> {
+        let own = ["curl", "ssh", "python3", "/usr/sbin/nginx", "redis-server"];
+        let trust = [&own, real_git::TRUST].concat();
+        let ports = [real_nginx::PORT, real_redis::PORT];
+        let (served, ports) = Served::boot_several(&trust, &ports)?;
+        let redis = *ports.last().context("no port")?;
+        real_ssh::serve(&served.rig)?;
+        load::serve(&served.rig)?;
+        let head = real_git::serve(&served.rig)?;
+        real_nginx::start(&served)?;
+        served.reach(|| served.numbers())?;
+        real_redis::start(&served)?;
+        served.reach(|| real_redis::benchmark(&served, redis, "ping_mbulk", &["-n", "1"]))?;
+        Ok(Self { served, redis, files: Server::start(2 << 20)?, head })
+    }
+
+    fn rig(&self) -> &Rig {
+        &self.served.rig
+    }
+
+    fn job(&self, number: usize, thread: usize) -> Result<()> {
+        let Some((name, job)) = JOBS.get(number % JOBS.len()) else { return Ok(()) };
+        job(self, thread).with_context(|| format!("job {number}, {name}"))
+    }
+
+    /// Works on several jobs at a time; how many were done. The first failure ends it.
+    fn work_until(&self, end: Instant) -> Result<usize> {
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let work = &|thread: usize| {
+            while Instant::now() < end && !failed.load(Ordering::Relaxed) {
+                let done = self.job(next.fetch_add(1, Ordering::Relaxed), thread);
+                done.inspect_err(|_| failed.store(true, Ordering::Relaxed))?;
+            }
+            Ok(())
+        };
+        std::thread::scope(|scope| {
+            let start = |number| scope.spawn(move || work(number));
+            let threads: Vec<_> = (0..AT_ONCE).map(start).collect();
+            threads.into_iter().try_for_each(|thread| {
+                thread.join().unwrap_or_else(|_| anyhow::bail!("a thread panicked"))
+            })
+        })?;
+        Ok(next.load(Ordering::Relaxed))
+    }
+
+    /// The machine when nothing but the servers is left.
+    fn idle(&self, processes: u64) -> Result<Stats> {
+        self.rig().wait_for_stats("something is left", |s| s.processes == processes)?;
+        // Connections end on their own time on the other side.
+        std::thread::sleep(Duration::from_secs(1));
+        self.rig().machine.stats()
+    }
+
+    fn curl(&self, thread: usize) -> Result<()> {
+        let file = format!("/tmp/curl{thread}");
+        let get = format!("curl -sS -o {file} {} && sha256sum {file}", self.files.url());
+        let sum = self.rig().succeed(&get)?;
+        ensure!(sum.starts_with(&self.files.sha256()), "another file arrived");
+        Ok(())
+    }
+
+    fn nginx(&self, _: usize) -> Result<()> {
+        self.served.ab("/small", 48, &["-c", "8"])
+    }
+
+    fn redis(&self, _: usize) -> Result<()> {
+        let options = ["-c", "8", "-n", "256", "-P", "16"];
+        real_redis::benchmark(&self.served, self.redis, "set,get", &options)
+    }
+
+    fn ssh(&self, _: usize) -> Result<()> {
+        let said = self.rig().succeed(&format!(
+            "seq 20000 | ssh {OPTIONS} -p 2222 root@10.0.2.15 'sha1sum; seq 20000' | tail -n 20000 | \
+             sha1sum; seq 20000 | sha1sum"
+        ))?;
+        let (back, own) = said.trim().split_once('\n').context("two sums")?;
+        ensure!(back == own, "ssh: {said}");
+        Ok(())
+    }
+
+    fn git(&self, thread: usize) -> Result<()> {
+        let cloned = real_git::clone(self.rig(), &format!("clone{thread}"))?;
+        ensure!(cloned == self.head, "there '{}', cloned '{cloned}'", self.head);
+        Ok(())
+    }
+
+    fn many(&self, _: usize) -> Result<()> {
+        let said = self.rig().succeed("python3 /tmp/many.py 24")?;
+        ensure!(said == "right: 24\n", "{said}");
+        Ok(())
+    }
+
+    fn threads(&self, _: usize) -> Result<()> {
+        let said = self.rig().succeed("python3 /tmp/threads.py 3")?;
+        ensure!(said == "right: 48\n", "{said}");
+        Ok(())
+    }
 }

@@ -41,7 +41,7 @@ const PROGRAMS: &[Program] = &[
         "server_reached_from_the_host",
         "a server in the compute VM; requests from the host",
     ),
-    program("scp and ssh", "openssh-client", "real_ssh", "6 MiB each way; the sums; a command"),
+    program("scp and ssh", "openssh-client", "real_ssh", "64 MiB each way; the sums; a command"),
     program("git clone over http", "git", "real_git", "60 files; their sums, the history"),
     program("iperf3", "iperf3", "real_iperf", "TCP each way, four streams, UDP; what arrived"),
     program(
@@ -51,6 +51,59 @@ const PROGRAMS: &[Program] = &[
         "a server in the compute VM; 200 connections of the host; every answer",
     ),
     program("python3, glibc's resolver", "python3", "real_python", "names over UDP and over TCP"),
+    program(
+        "apache2, event MPM",
+        "apache2-bin",
+        "real_apache",
+        "a server in the compute VM; `ab` with 32 connections of the host; a file",
+    ),
+    program(
+        "nginx, four workers",
+        "nginx",
+        "real_nginx",
+        "the same, also after a reload (new workers, same listener)",
+    ),
+    program(
+        "redis-server",
+        "redis-server",
+        "real_redis",
+        "`redis-benchmark` of the host, pipelines; a value of 3 MB; subscribers",
+    ),
+    program(
+        "sshd, with its seccomp sandbox",
+        "openssh-server",
+        "real_sshd",
+        "`scp` of the host, 64 MiB each way; the sums; four `ssh` at once",
+    ),
+    program(
+        "host",
+        "bind9-host",
+        "real_names",
+        "names over UDP, over TCP, and after an answer that was cut",
+    ),
+    program("getent", "libc-bin", "real_names", "names over UDP and over TCP"),
+    program("busybox wget, static", "busybox-static", "real_static", "a download; the sum"),
+    program(
+        "gobuster, written in Go",
+        "gobuster",
+        "real_static",
+        "122 requests on eight connections; the answers",
+    ),
+    program(
+        "a client without libc",
+        "none",
+        "real_static",
+        "`tests/scenarios/programs/bare.c`: twelve threads without thread-local storage; `epoll`",
+    ),
+    program("python3, asyncio", "python3", "load", "1 000 connections at once; every answer"),
+    program("busybox nc", "busybox-static", "load", "200 processes at once; every answer"),
+    program("python3, threads", "python3", "load", "1 024 short connections of 16 threads"),
+    program(
+        "curl, ssh, git, python3, nginx, redis-server",
+        "see above",
+        "soak_short",
+        "all in rotation, three jobs at a time; an hour of it with `--long`",
+    ),
 ];
 
 fn table() -> String {
