@@ -8,6 +8,7 @@ pub mod cache;
 pub mod command;
 pub mod demo;
 pub mod doctor;
+pub mod fuzz;
 pub mod image;
 pub mod launch;
 pub mod machine;

@@ -36,6 +36,8 @@ enum Command {
     Bench(trapline::bench::Arguments),
     /// Run all tests, or those of one group.
     Test(trapline::test::Arguments),
+    /// Fuzz one of the borders that hostile bytes cross.
+    Fuzz(trapline::fuzz::Arguments),
     /// Run a command in a plain Linux on the emulated machine, without Trapline.
     #[command(hide = true)]
     Plain {
@@ -83,6 +85,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Doctor => Ok(trapline::doctor::doctor()),
         Command::Bench(arguments) => trapline::bench::bench(&arguments),
         Command::Test(arguments) => trapline::test::test(&arguments),
+        Command::Fuzz(arguments) => trapline::fuzz::fuzz(&arguments),
         Command::Plain { command } => trapline::run::plain(&command),
         Command::Child { .. } => Ok(0),
     }

@@ -2,6 +2,7 @@
 //! out, and whenever that process has changed its ids or capabilities. All calls here are the
 //! kernel's own, which concern the calling thread alone.
 
+use crate::errno;
 use rustix::process::{Gid, Uid};
 use rustix::thread::{self, CapabilitySet, CapabilitySets};
 use std::io;
@@ -28,8 +29,14 @@ fn raise() -> io::Result<CapabilitySets> {
 /// to become somebody else again: real and saved ids and permitted capabilities remain.
 ///
 /// # Errors
-/// Something was refused. The thread must not serve then: it has some of both identities.
+/// An id that nobody has (`EINVAL`; nothing has changed then), or something was refused: the thread must
+/// not serve then, since it has some of both identities.
 pub fn act_as(whom: &Identity, groups: &[u32]) -> io::Result<()> {
+    // To the kernel it means "leave it as it is": as the one before.
+    const NOBODY: u32 = u32::MAX;
+    if [whom.uid, whom.gid, whom.fsuid, whom.fsgid].iter().chain(groups).any(|id| *id == NOBODY) {
+        return Err(io::Error::from_raw_os_error(errno::EINVAL as i32));
+    }
     raise()?;
     let groups: Vec<_> = groups.iter().map(|group| Gid::from_raw(*group)).collect();
     thread::set_thread_groups(&groups)?;

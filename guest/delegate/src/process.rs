@@ -33,11 +33,44 @@ pub struct Process<H> {
 }
 
 /// What a request to fork says.
-#[derive(Clone, Copy, Debug)]
-struct Birth {
-    delegate: u32,
-    token: u64,
-    credentials: Credentials,
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Birth {
+    /// The new delegate's number.
+    pub delegate: u32,
+    /// Its proof that the relay asked for it.
+    pub token: u64,
+    /// Whom it acts as.
+    pub credentials: Credentials,
+}
+
+/// What a request asks of a process as a whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// Fork a delegate.
+    Fork(Birth),
+    /// Start one more worker.
+    Spawn {
+        /// Its slot.
+        slot: u32,
+    },
+    /// End.
+    Exit,
+}
+
+impl Order {
+    /// What a request means for a delegate; `None`: it may not ask for that. The dispatcher, number 0,
+    /// has no workers and never ends.
+    #[must_use]
+    pub fn of(request: &Request, delegate: u32) -> Option<Self> {
+        match *request {
+            Request::Fork { delegate, token, credentials } => {
+                Some(Self::Fork(Birth { delegate, token, credentials }))
+            }
+            Request::Spawn { slot } if delegate != 0 && slot != 0 => Some(Self::Spawn { slot }),
+            Request::Exit if delegate != 0 => Some(Self::Exit),
+            _ => None,
+        }
+    }
 }
 
 impl<H: Hypervisor> Process<H> {
@@ -151,16 +184,11 @@ impl<H: Hypervisor> Process<H> {
 
 impl<H: Hypervisor> Control for Process<H> {
     fn control(&self, request: &Request) -> (Response, bool) {
-        let outcome = match *request {
-            Request::Fork { delegate, token, credentials } => {
-                self.fork(Birth { delegate, token, credentials }).map(i64::from)
-            }
-            // A dispatcher has no workers.
-            Request::Spawn { slot } if self.delegate != 0 && slot != 0 => {
-                self.spawn(slot).map(|()| 0)
-            }
-            Request::Exit if self.delegate != 0 => return (Response::value(0), true),
-            _ => Err(io::ErrorKind::InvalidInput.into()),
+        let outcome = match Order::of(request, self.delegate) {
+            Some(Order::Fork(birth)) => self.fork(birth).map(i64::from),
+            Some(Order::Spawn { slot }) => self.spawn(slot).map(|()| 0),
+            Some(Order::Exit) => return (Response::value(0), true),
+            None => Err(io::ErrorKind::InvalidInput.into()),
         };
         let value = outcome.unwrap_or_else(|error| match error.raw_os_error() {
             Some(number) => -i64::from(number),

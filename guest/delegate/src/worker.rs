@@ -43,7 +43,12 @@ pub fn serve<H: Hypervisor>(
     }
 }
 
-fn serve_one<H: Hypervisor>(
+/// Waits for the request after number `done` and has it carried out: its number, the response, and
+/// whether the worker is to end after it.
+///
+/// # Errors
+/// `Gone`.
+pub fn serve_one<H: Hypervisor>(
     door: &mut Door<H>,
     sockets: &Sockets,
     control: &impl Control,

@@ -27,4 +27,5 @@ pub const NAME: usize = 72;
 /// Most entries that an archive can have.
 pub const MAX_ENTRIES: usize = 256;
 
-const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);
+/// Checksum of the index.
+pub const CRC: crc::Crc<u32> = crc::Crc::<u32>::new(&crc::CRC_32_ISO_HDLC);

@@ -14,7 +14,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("guest", &["lib", "guest"]),
     ("cli", &["lib"]),
     ("xtask", &["lib"]),
-    ("tests", &["abi", "lib", "rt", "cli"]),
+    ("tests", &["abi", "lib", "rt", "guest", "cli"]),
     ("bench", &["lib", "cli"]),
 ];
 

@@ -24,8 +24,8 @@ use wire::vsock::{Connection, Record};
 pub const CODE: u64 = 0x40_0000;
 pub const DATA: u64 = 0x50_0000;
 const STACK_TOP: u64 = 0x7fff_ffff_0000 - 0x1000;
-const KERNEL_TEXT: u64 = 0xffff_ffff_8100_0000;
-const KERNEL_SYSRET: u64 = KERNEL_TEXT + 0x100;
+pub const KERNEL_TEXT: u64 = 0xffff_ffff_8100_0000;
+pub const KERNEL_SYSRET: u64 = KERNEL_TEXT + 0x100;
 /// Where the guest sees the stub's memory.
 const WINDOW_AT: u64 = 0x4000_0000;
 
@@ -46,6 +46,13 @@ pub struct Fakes {
     pub lines: RefCell<Vec<String>>,
     pub net: Service,
     pub window: processor::Window,
+}
+
+impl Fakes {
+    /// Lets time pass, in nanoseconds.
+    pub fn pass(&self, time: u64) {
+        self.clock.set(self.clock.get().saturating_add(time));
+    }
 }
 
 impl World for Fakes {
@@ -167,6 +174,8 @@ pub struct Guest {
     pub iret: bool,
     /// Paths that were opened.
     pub opened: Vec<String>,
+    /// Delegates may be refused, since somebody plays tricks on them.
+    pub hostile: bool,
 }
 
 impl Guest {
@@ -211,6 +220,7 @@ impl Guest {
             exits: 0,
             iret: false,
             opened: Vec::new(),
+            hostile: false,
         };
         guest.world.net.add_worker(&guest.world.service, wire::Kind::Dispatcher, 0, 0);
         guest.events();
@@ -284,7 +294,10 @@ impl Guest {
             while let Some(news) = self.world.net.next_news() {
                 quiet = false;
                 match news {
-                    News::Register(base) => self.engine.register(ROOT, base).unwrap(),
+                    News::Register(base) => {
+                        let outcome = self.engine.register(ROOT, base);
+                        assert!(outcome.is_ok() || self.hostile, "{outcome:?}");
+                    }
                     News::Doorbell => self.engine.doorbell(),
                     News::Connected(connection, guest_port) => {
                         let record = Record::Connected {
@@ -351,7 +364,7 @@ impl Guest {
     }
 
     /// Goes on with other registers; what the form has set in the processor stays.
-    fn switch(&mut self, to: &VcpuState) {
+    pub fn switch(&mut self, to: &VcpuState) {
         let now = self.s;
         self.s = *to;
         self.s.cr3 = now.cr3;

@@ -1,5 +1,5 @@
 //! The fake guest's entry of system calls, and what may stand in front of it.
-use super::{Guest, KERNEL_TEXT};
+use super::{Guest, KERNEL_SYSRET, KERNEL_TEXT};
 use crate::fake::processor::Way;
 use abi::vcpu::{ExitClass, reg};
 use memory::Memory;
@@ -21,6 +21,26 @@ impl Guest {
     pub fn directory(&self) -> u64 {
         let table = self.kernel & !0xfff;
         self.world.compute.read64(table + 510 * 8).unwrap() & !0xfff
+    }
+
+    /// The processor carries out `SYSCALL`, and what stands in front of the kernel's own entry.
+    pub fn enter(&mut self) {
+        let back = self.s.rip.wrapping_add(2);
+        crate::cpu::syscall(&mut self.s, back);
+        let own = self.s.lstar == KERNEL_TEXT;
+        if !own && self.s.rip == self.s.lstar {
+            self.stub();
+        }
+    }
+
+    /// The guest's kernel returns to a program, by `SYSRET`.
+    pub fn sysret(&mut self) {
+        if self.s.efer & 1 == 0 {
+            self.s.rip = KERNEL_SYSRET;
+            self.exit(ExitClass::InvalidOpcode);
+        } else {
+            crate::cpu::sysret(&mut self.s, true);
+        }
     }
 
     /// What stands in front of the kernel's own entry, if anything does.

@@ -40,6 +40,11 @@ impl Guest {
         0
     }
 
+    /// The page-table root of a process.
+    pub fn cr3(&self, process: usize) -> Option<u64> {
+        Some(self.processes.get(process)?.cr3)
+    }
+
     pub fn tables(&self, process: usize) -> paging::Space<'_, Fake> {
         paging::Space::running(&self.world.compute, self.processes[process].cr3)
     }
