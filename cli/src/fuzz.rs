@@ -66,7 +66,7 @@ pub fn fuzz(arguments: &Arguments) -> Result<u8> {
 
 fn build(harness: &Path, target: &Path) -> Result<()> {
     let status = supervise::child("cargo")
-        .args(["build", "--release", "--locked", "--target", TRIPLE])
+        .args(["build", "--release", "--target", TRIPLE])
         .arg("--target-dir")
         .arg(target)
         .current_dir(harness)

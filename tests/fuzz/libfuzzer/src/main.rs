@@ -1,5 +1,6 @@
 //! Every fuzz target under libFuzzer; the environment says which.
 #![no_main]
+#![forbid(unsafe_code)]
 
 use libfuzzer_sys::fuzz_target;
 use std::sync::LazyLock;
