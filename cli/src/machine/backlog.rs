@@ -6,6 +6,7 @@
 //! has the socket: here, QEMU's parent.
 use super::qemu::Forward;
 use anyhow::{Context, Result, bail};
+use rustix::io::Errno;
 use rustix::net::sockopt::socket_acceptconn;
 use rustix::net::{getsockname, listen};
 use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
@@ -49,8 +50,12 @@ fn look(process: u32, ports: &mut Vec<u16>) -> Result<()> {
         let Some(number) = entry?.file_name().to_str().and_then(|name| name.parse().ok()) else {
             continue;
         };
-        // It may be closed meanwhile.
-        let Ok(socket) = pidfd_getfd(&handle, number, PidfdGetfdFlags::empty()) else { continue };
+        let socket = match pidfd_getfd(&handle, number, PidfdGetfdFlags::empty()) {
+            Ok(socket) => socket,
+            // It has been closed meanwhile.
+            Err(Errno::BADF) => continue,
+            Err(error) => return Err(error).context("no access to QEMU's descriptors"),
+        };
         if socket_acceptconn(&socket) != Ok(true) {
             continue;
         }

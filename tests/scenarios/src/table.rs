@@ -95,6 +95,12 @@ const PROGRAMS: &[Program] = &[
         "real_static",
         "`tests/scenarios/programs/bare.c`: twelve threads without thread-local storage; `epoll`",
     ),
+    program(
+        "a client with musl, static",
+        "musl-dev",
+        "real_static",
+        "`tests/scenarios/programs/musl.c`: its own resolver; eight threads",
+    ),
     program("python3, asyncio", "python3", "load", "1 000 connections at once; every answer"),
     program("busybox nc", "busybox-static", "load", "200 processes at once; every answer"),
     program("python3, threads", "python3", "load", "1 024 short connections of 16 threads"),

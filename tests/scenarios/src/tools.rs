@@ -11,7 +11,7 @@ use trapline::cache::{Cache, Key};
 use trapline::image::packages::{self, Apt};
 
 /// What is fetched.
-const PACKAGES: &[&str] = &["apache2-utils", "openssh-client", "redis-tools"];
+const PACKAGES: &[&str] = &["apache2-utils", "musl-dev", "openssh-client", "redis-tools"];
 
 /// The unpacked packages.
 pub struct Tools {
@@ -36,6 +36,11 @@ impl Tools {
             Ok(())
         })?;
         Ok(Self { tree })
+    }
+
+    /// A file of these packages.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.tree.join(name)
     }
 
     /// A command for a program of these packages.
