@@ -1,5 +1,5 @@
 //! `trapline bench`: what things cost, as ratios inside one run, in exits, and in instructions.
-mod kernel;
+pub mod kernel;
 mod table1;
 mod transfer;
 

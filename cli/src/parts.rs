@@ -111,10 +111,16 @@ impl Repository {
         self.built("programs", "native", name)
     }
 
+    /// One program for Linux.
+    #[must_use]
+    pub fn guest_program(&self, name: &str) -> PathBuf {
+        self.built("guest", "guest", name)
+    }
+
     /// The guest programs.
     #[must_use]
     pub fn guest(&self) -> Programs {
-        let built = |name: &str| self.built("guest", "guest", name);
+        let built = |name: &str| self.guest_program(name);
         Programs {
             init: built("trapline-init"),
             others: GUEST.iter().map(|(name, file)| ((*name).to_owned(), built(file))).collect(),

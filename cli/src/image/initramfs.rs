@@ -57,6 +57,25 @@ pub fn image(
     cache.file("initramfs", &key, |made| write(made, kernel, programs, modules))
 }
 
+/// An initramfs with nothing but one program.
+///
+/// # Errors
+/// A file that can't be read.
+pub fn single(cache: &Cache, program: &Path) -> Result<PathBuf> {
+    let mut key = Key::new("initramfs", 1);
+    key.text("single").file(program)?;
+    cache.file("initramfs", &key, |made| {
+        let mut archive = Writer { out: File::create(made)?, inode: 1 };
+        archive.folder("dev")?;
+        for (name, major, minor) in NODES {
+            archive.node(name, *major, *minor)?;
+        }
+        archive.file("init", program)?;
+        newc::trailer(&mut archive.out)?;
+        Ok(())
+    })
+}
+
 fn write(path: &Path, kernel: &Kernel, programs: &Programs, list: &str) -> Result<()> {
     let mut archive = Writer { out: File::create(path)?, inode: 1 };
     for folder in ["dev", "proc", "sys", "run", "mnt", "root", "trapline", "modules"] {

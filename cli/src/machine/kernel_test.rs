@@ -6,6 +6,7 @@ use crate::supervise;
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::io::{BufReader, BufWriter, Write};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 /// How long the tests get.
@@ -70,7 +71,48 @@ pub fn run(cache: &Cache, repository: &Repository, program: Program) -> Result<R
         disk: None,
         count_instructions,
     };
-    let mut command = setup.bare_command(folder.path())?;
+    let (code, log, why) = until_it_ends(&setup, folder.path())?;
+    // QEMU's debug exit: twice the program's code, plus one.
+    let why = match code {
+        Some(Some(code)) if code & 1 == 1 && code > 1 => {
+            format!("the machine was shut down with code {}", code >> 1)
+        }
+        _ => why,
+    };
+    Ok(Report { log, passed: code == Some(Some(1)), why })
+}
+
+/// Boots a Linux of its own, without any devices, until it resets the machine.
+///
+/// # Errors
+/// It could not be started.
+pub fn linux(
+    cache: &Cache,
+    kernel: PathBuf,
+    initrd: PathBuf,
+    command_line: &str,
+) -> Result<Report> {
+    let folder = cache.scratch("linux-test")?;
+    let setup = qemu::Setup {
+        kind: qemu::Kind::PlainLinux { root: PathBuf::new() },
+        kernel,
+        initrd,
+        command_line: command_line.into(),
+        memory: 512 << 20,
+        processors: 1,
+        disk: None,
+        forwards: Vec::new(),
+        count_instructions: true,
+    };
+    let (code, log, why) = until_it_ends(&setup, folder.path())?;
+    Ok(Report { log, passed: code == Some(Some(0)), why })
+}
+
+/// QEMU's exit status (none when it was stopped), the log, and what happened in words.
+type Ended = (Option<Option<i32>>, String, String);
+
+fn until_it_ends(setup: &qemu::Setup, folder: &Path) -> Result<Ended> {
+    let mut command = setup.bare_command(folder)?;
     let mut child = command.spawn().context("can't run QEMU")?;
     let end = Instant::now() + LIMIT;
     let status = loop {
@@ -85,16 +127,12 @@ pub fn run(cache: &Cache, repository: &Repository, program: Program) -> Result<R
         std::thread::sleep(Duration::from_millis(20));
     };
     supervise::check()?;
-    let log = std::fs::read(folder.path().join("kernel.log")).unwrap_or_default();
-    let why = match status.map(|status| status.code()) {
+    let log = std::fs::read(folder.join("kernel.log")).unwrap_or_default();
+    let code = status.map(|status| status.code());
+    let why = match code {
         None => format!("the tests did not end within {} s", LIMIT.as_secs()),
-        // QEMU's debug exit: twice the code, plus one.
-        Some(Some(code)) if code & 1 == 1 && code > 1 => {
-            format!("the machine was shut down with code {}", code >> 1)
-        }
         Some(Some(0)) => "the machine was reset".into(),
         Some(code) => format!("QEMU ended with {code:?}"),
     };
-    let passed = status.is_some_and(|status| status.code() == Some(1));
-    Ok(Report { log: String::from_utf8_lossy(&log).into_owned(), passed, why })
+    Ok((code, String::from_utf8_lossy(&log).into_owned(), why))
 }

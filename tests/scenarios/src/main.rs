@@ -12,6 +12,7 @@ mod four_at_once;
 mod guest_panics;
 mod interrupted;
 mod kernel;
+mod kernel_costs;
 mod killed_delegate;
 mod killed_dispatcher;
 mod killed_service_vm;
@@ -47,6 +48,7 @@ type Scenario = (&'static str, fn() -> anyhow::Result<()>);
 /// All that end within a minute or two.
 const SCENARIOS: &[Scenario] = &[
     ("kernel", kernel::run),
+    ("costs_in_instructions", kernel_costs::run),
     ("bad_input_unknown_package", bad_input::unknown_package),
     ("bad_input_unknown_program", bad_input::unknown_program),
     ("bad_input_port_in_use", bad_input::port_in_use),

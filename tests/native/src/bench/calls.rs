@@ -14,6 +14,9 @@ pub fn run() -> Outcome {
     measure("null call", "direct", 1000, |_| {
         let _ = sys::null();
     });
+    measure("call that reads the own quota", "direct", 1000, |_| {
+        let _ = sys::space_quota(NONE);
+    });
     let handler = thread(0, echo, 0)?;
     let door = portal(handler, 1)?;
     measure("portal call and reply", "one space", 1000, |n| {

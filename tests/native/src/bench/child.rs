@@ -159,12 +159,22 @@ pub const FRESH: u64 = 2;
 
 const LARGE_PAGE: u64 = 2 << 20;
 
-/// A memory manager. A call makes `POOL` the window of the region with the base and length given.
+/// Third word of a call to the manager: not a window is wanted, but where in the memory the page is
+/// for a tag (first word) and an offset (second).
+pub const WHERE: u64 = 1;
+
+/// A memory manager. A call makes `POOL` the window of the region with the base and length given, or
+/// asks for a page on behalf of others.
 pub extern "C" fn manager(first: u64) -> ! {
     // In a space of its own `first` is where its memory starts; else it never gets `FRESH`.
     let pool = (first != u64::MAX).then(|| words_at(POOL, LARGE_PAGE));
     let mut next = sys::wait(NO_DEADLINE);
     loop {
+        if let Ok((Event::Call(_), [tag, offset, WHERE, ..])) = next {
+            let page = (tag & !(PAGE - 1)) + (offset & !(PAGE - 1));
+            next = sys::reply_wait(0, [page, PAGE, 0, 0, 0, 0, 0, 0], NO_DEADLINE);
+            continue;
+        }
         if let Ok((Event::Call(_), words)) = next {
             let done = sys::region_window(CLIENT, words[0], words[1], POOL);
             next = sys::reply_wait(done.map_or_else(|e| e as u64, |()| 0), words, NO_DEADLINE);

@@ -1,6 +1,7 @@
 //! Page faults and regions.
 use crate::Outcome;
 use crate::child::{Child, FRESH, Image, LARGE, PAGES, manager};
+use crate::mapper;
 use crate::meter::{Counts, Start, report};
 use abi::{Error, MemRights, Selector};
 use alloc::string::String;
@@ -22,7 +23,11 @@ pub fn run() -> Outcome {
     let child = Child::new(&image, manager, pool)?;
     child.give_memory(pool, LARGE_PAGE)?;
     let door = child.door()?;
-    fault("page fault, manager has the page", "direct", door, pool | PAGES)?;
+    let direct = fault("page fault, manager has the page", "direct", door, pool | PAGES)?;
+    let mapped = mapper(door, pool | PAGES)?;
+    if !mapped.is_times(2, &direct) {
+        return Err("the region mapper is not as it is meant".into());
+    }
     fault("page fault, fresh zeroed page", "direct", door, pool | FRESH)?;
     window(door, pool)?;
     let local = thread(0, manager, u64::MAX)?;
@@ -56,12 +61,31 @@ fn touch(words: &Words, pages: core::ops::Range<u64>) -> Counts {
     pass().without(pass())
 }
 
-fn fault(name: &str, form: &str, door: Selector, tag: u64) -> Outcome {
+fn fault(name: &str, form: &str, door: Selector, tag: u64) -> Result<Counts, String> {
     let bind = bound(door, tag, 12)?;
+    let counts = faults_in(&bind, name, form);
+    ok(sys::region_unbind(SPACE, bind.base, LARGE_PAGE), "unbind")?;
+    Ok(counts)
+}
+
+fn faults_in(bind: &Bind, name: &str, form: &str) -> Counts {
     let words = words_at(bind.base, LARGE_PAGE);
     words.get(0);
-    report(name, form, &touch(&words, 1..1 + ROUNDS), ROUNDS);
-    ok(sys::region_unbind(SPACE, bind.base, LARGE_PAGE), "unbind")
+    let counts = touch(&words, 1..1 + ROUNDS);
+    report(name, form, &counts, ROUNDS);
+    counts
+}
+
+/// The same through a thread in this space that forwards to the manager.
+fn mapper(door: Selector, tag: u64) -> Result<Counts, String> {
+    let base = address(LARGE_PAGE);
+    let (thread, portal) = mapper::start(base, door, tag)?;
+    let bind = Bind { base, portal, tag: base, ..pinned(LARGE_PAGE, READ_WRITE) };
+    ok(sys::region_bind(bind), "bind")?;
+    let counts = faults_in(&bind, "page fault, manager has the page", "region mapper");
+    ok(sys::region_unbind(SPACE, base, LARGE_PAGE), "unbind")?;
+    mapper::end(thread)?;
+    Ok(counts)
 }
 
 /// The manager has the pages in its window.

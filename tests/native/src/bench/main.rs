@@ -11,6 +11,7 @@ mod calls;
 mod child;
 mod faults;
 mod guest;
+mod mapper;
 mod meter;
 
 use alloc::string::String;

@@ -55,6 +55,11 @@ impl Start {
 }
 
 impl Counts {
+    /// True when at least this many times as many kernel entries and thread switches were counted.
+    pub fn is_times(&self, factor: u64, other: &Self) -> bool {
+        self.entries >= factor * other.entries && self.switches >= factor * other.switches
+    }
+
     /// Without the instructions of something else.
     pub fn without(self, other: Self) -> Self {
         Self { ticks: self.ticks.saturating_sub(other.ticks), ..self }

@@ -1,0 +1,60 @@
+//! What the kernel's operations may cost, in instructions, kernel entries and thread switches. All
+//! are counted, so that they are the same on every host.
+use anyhow::{Context, Result, ensure};
+use trapline::bench::{Row, kernel};
+use trapline::cache::Cache;
+use trapline::progress::Progress;
+
+/// At most: instructions, kernel entries, thread switches.
+type Limits = (f64, f64, f64);
+
+/// Row and form, and its limits.
+const LIMITS: &[(&str, &str, Limits)] = &[
+    ("null call", "direct", (60.0, 1.0, 0.0)),
+    ("portal call and reply", "two spaces", (350.0, 2.0, 2.0)),
+    ("page fault, manager has the page", "direct", (900.0, 2.0, 2.0)),
+    ("page fault, served from the window", "window", (300.0, 1.0, 0.0)),
+    ("page fault, fresh zeroed page", "direct", (1500.0, 2.0, 2.0)),
+    ("bind a region among 1 000", "direct", (1500.0, 1.05, 0.0)),
+    ("unbind a region among 1 000", "direct", (1500.0, 1.05, 0.0)),
+    ("2 MiB region, per 4 KiB page touched", "direct", (5.0, 0.1, 0.1)),
+];
+
+/// Two rows of the same form: the second costs at most this many times the first.
+const RATIOS: &[(&str, &str, f64)] = &[
+    ("fault with 10 regions", "fault with 100 000 regions", 1.2),
+    ("fault in another region, with 150", "fault in another region, with 100 000", 1.2),
+];
+
+fn find<'a>(rows: &'a [Row], name: &str, form: &str) -> Result<&'a Row> {
+    let mut found = rows.iter().filter(|row| row.row == name);
+    found.find(|row| row.form == form).with_context(|| format!("no row '{name}', {form}"))
+}
+
+/// The scenario.
+pub fn run() -> Result<()> {
+    let rows = kernel::run(&Cache::open()?, &Progress::new(false))?;
+    for (name, form, limits) in LIMITS {
+        let row = find(&rows, name, form)?;
+        let counts = (row.instructions, row.entries, row.switches);
+        let within = |count: Option<f64>, limit: f64| count.is_some_and(|count| count <= limit);
+        let fits = within(row.instructions, limits.0)
+            && within(row.entries, limits.1)
+            && within(row.switches, limits.2);
+        ensure!(fits, "{name}, {form}: {counts:?}, at most {limits:?}");
+    }
+    for (few, many, most) in RATIOS {
+        let cost = |name| find(&rows, name, "direct").map(|row| row.instructions);
+        let (few_cost, many_cost) = (cost(few)?, cost(many)?);
+        let ratio = many_cost.zip(few_cost).map(|(many, few)| many / few);
+        ensure!(ratio.is_some_and(|ratio| ratio <= *most), "{many}: {ratio:?} times '{few}'");
+    }
+    let name = "page fault, manager has the page";
+    let (direct, mapper) = (find(&rows, name, "direct")?, find(&rows, name, "region mapper")?);
+    let twice = |a: Option<f64>, b: Option<f64>| a.zip(b).is_some_and(|(a, b)| a >= 2.0 * b);
+    let more = twice(mapper.entries, direct.entries) && twice(mapper.switches, direct.switches);
+    ensure!(more, "a region mapper needs twice as many entries and switches: {mapper:?}");
+    let linux = rows.iter().filter(|row| row.form.starts_with("Linux"));
+    ensure!(linux.filter(|row| row.instructions > Some(0.0)).count() >= 4, "Linux' rows");
+    Ok(())
+}
