@@ -48,10 +48,7 @@ fn soak(time: Duration) -> Result<()> {
     (0..JOBS.len()).try_for_each(|number| soak.job(number, 0))?;
     let before = soak.idle()?;
     let jobs = soak.work_until(Instant::now() + time)?;
-    let after = soak.idle()?;
-    ensure!(after.delegates == before.delegates, "{before:?} {after:?}");
-    ensure!(after.descriptors == before.descriptors, "{before:?} {after:?}");
-    as_before(&before, &after)?;
+    let after = as_before(soak.rig(), &before)?;
     let calls = after.calls_remote - before.calls_remote;
     println!(
         "{jobs} jobs, {calls} remote calls, heap {} before, {} after",
