@@ -1,5 +1,6 @@
 //! What the virtual machines boot from: Debian packages, the root image made of them, the stock
 //! kernel, and the initramfs with the guest programs.
+pub mod code;
 pub mod initramfs;
 pub mod kernel;
 pub mod packages;
