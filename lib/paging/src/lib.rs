@@ -6,6 +6,10 @@
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
+mod walk;
+
+pub use walk::{Executable, TABLES, Unwalked};
+
 use memory::Memory;
 
 /// Bytes of the smallest page.
@@ -246,3 +250,5 @@ impl<'m, M: Memory + ?Sized> Space<'m, M> {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod walk_tests;
