@@ -6,9 +6,10 @@ mod tests;
 
 pub use text::{At, Draft, Libraries, Source};
 
+use crate::image::code::Code;
 use crate::image::root::Image;
 use anyhow::{Context, Result};
-use policy::{Policy, Program};
+use policy::{Policy, Program, extents};
 use std::path::{Path, PathBuf};
 
 /// `trapline policy`.
@@ -51,19 +52,23 @@ fn summary(program: &Program) -> String {
     )
 }
 
+/// Programs of the initramfs, which are in no root image.
+const OWN_PROGRAMS: &str = "/run/trapline/";
+
 /// The policy of a run: a file's programs, then those of `--trust` with default rules.
 ///
 /// # Errors
 /// A mistake in the file, or a program that the root image does not hold.
 pub fn compile(image: &Image, file: Option<&Path>, trust: &[String]) -> Result<Policy> {
     let mut policy = Policy::default();
+    let code = Code::open(image)?;
     if let Some(file) = file {
         let source = Source::open(file)?;
         for mut draft in source.parse()? {
             draft.program.path = image
                 .resolve(&draft.path.value)
                 .map_err(|error| source.error(&draft.path.place, error))?;
-            policy.programs.push(draft.program);
+            policy.programs.push(verified(&code, &source, draft)?);
         }
     }
     for path in image.resolve_all(trust)? {
@@ -76,7 +81,45 @@ pub fn compile(image: &Image, file: Option<&Path>, trust: &[String]) -> Result<P
         program.code.verify = false;
         policy.programs.push(program);
     }
+    if policy.programs.iter().any(|p| p.code.verify && p.code.image_libraries) {
+        policy.libraries = code.libraries()?;
+    }
     Ok(policy)
+}
+
+/// What the program's own pages are.
+fn fill(code: &Code, program: &mut Program) -> Result<()> {
+    program.code.verify &= !program.path.starts_with(OWN_PROGRAMS);
+    if program.code.verify {
+        let parts = code.program(&program.path)?;
+        program.code.own = parts.own;
+        program.code.libraries = parts.loader;
+    }
+    Ok(())
+}
+
+/// The program of a file, with its code looked up and its sum compared.
+fn verified(code: &Code, source: &Source, draft: Draft) -> Result<Program> {
+    let mut program = draft.program;
+    fill(code, &mut program).map_err(|error| source.error(&draft.path.place, error))?;
+    if let Some(expected) = draft.sha256 {
+        let sum = code.sha256(&program.path);
+        let sum = sum.map_err(|error| source.error(&expected.place, error))?;
+        if sum != expected.value {
+            let sum: String = sum.iter().map(|byte| format!("{byte:02x}")).collect();
+            let message = format!("the SHA-256 sum of {} in the root image is {sum}", program.path);
+            return Err(source.error(&expected.place, message));
+        }
+    }
+    if let Libraries::Files(files) = draft.libraries {
+        let mut all = std::mem::take(&mut program.code.libraries);
+        for file in files {
+            let found = code.library(&file.value);
+            all.extend(found.map_err(|error| source.error(&file.place, error))?);
+        }
+        program.code.libraries = extents::join(all);
+    }
+    Ok(program)
 }
 
 /// The names that the compute VM's launcher needs.

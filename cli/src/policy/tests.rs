@@ -24,6 +24,9 @@ connect = [
 [[program]]
 path = "/usr/sbin/nginx"
 exec = ["/bin/curl"]
+sha256 = "00112233445566778899aabbccddeeff00112233445566778899AABBCCDDEEFF"
+libraries = ["/lib/x86_64-linux-gnu"]
+jit = true
 children = false
 listen = [{ on = "any", ports = "80,443", protocol = "tcp" }]
 files = [{ path = "/etc/resolv.conf" }, { path = "/srv", write = true }]
@@ -43,6 +46,13 @@ fn every_key_is_understood() {
     assert_eq!(curl.program.bind(tcp, ip("0.0.0.0"), 80), Decision::Refuse);
     assert_eq!(nginx.program.bind(tcp, ip("::"), 443), remote);
     assert!(!nginx.program.children);
+    let code = &nginx.program.code;
+    assert!(code.verify && code.jit && !code.image_libraries);
+    assert!(!curl.program.code.verify && !curl.program.code.jit);
+    assert_eq!((curl.sha256.is_none(), &curl.libraries), (true, &Libraries::Image));
+    assert_eq!(nginx.sha256.as_ref().map(|sum| sum.value[31]), Some(0xff));
+    let Libraries::Files(files) = &nginx.libraries else { panic!("{nginx:?}") };
+    assert_eq!(files[0].value, "/usr/lib/x86_64-linux-gnu");
     assert!(nginx.program.may_become("/usr/bin/curl"));
     assert!(!nginx.program.may_become("/usr/sbin/nginx"));
     assert!(nginx.program.files[1].write && !nginx.program.files[0].write);
@@ -58,7 +68,8 @@ fn mistakes_are_named_with_their_place() {
     says("[[program]]\npath = \"/a\"\nconnect = [{ ports = 70000 }]\n", "p.toml:3:22: '70000'");
     says("[[program]]\npath = \"/a\"\nlisten = [{ place = \"here\" }]\n", "write remote or local");
     says("[[program]]\npath = \"/a\"\nlisten = [{ protocol = \"sctp\" }]\n", "tcp, udp or icmp");
-    says("[[program]]\npath = \"/a\"\nsha256 = \"12\"\n", "p.toml:2:8: sha256, ");
+    says("[[program]]\npath = \"/a\"\nsha256 = \"12\"\n", "p.toml:3:10: a SHA-256 sum is");
+    says("[[program]]\npath = \"/a\"\nlibraries = \"lib\"\n", "p.toml:3:13: 'lib' is no absolute");
     says("[[program]]\npath = \"/a\"\njit = \"yes\"\n", "p.toml:3:7: ");
     says(
         "[[program]]\npath = \"/a\"\n[[program]]\npath = \"//a\"\n",

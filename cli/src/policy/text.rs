@@ -117,11 +117,8 @@ impl Source {
     fn program(&self, text: ProgramText) -> Result<Draft, Error> {
         let place = text.path.span();
         let path = self.path(text.path.get_ref(), &place)?;
-        let code = text.sha256.is_some() || text.libraries.is_some();
-        if code || text.verify.is_some() || text.jit.is_some() {
-            let message = "sha256, libraries, verify and jit are not checked yet: leave them out";
-            return Err(self.error(&place, message));
-        }
+        // Who says what the code is wants it to be verified.
+        let asked = text.sha256.is_some() || text.libraries.is_some() || text.jit.is_some();
         let sha256 = text.sha256.map(|sum| self.digest(&sum)).transpose()?;
         let libraries = match text.libraries {
             None => Libraries::Image,
@@ -135,7 +132,8 @@ impl Source {
             Some(words) => Exec::Only(self.paths(words)?.into_iter().map(|p| p.value).collect()),
         };
         let mut program = Program::with_defaults(&path);
-        program.code.verify = false;
+        program.code.verify = text.verify.unwrap_or(asked);
+        program.code.jit = text.jit.unwrap_or(false);
         program.code.image_libraries = libraries == Libraries::Image;
         program.children = text.children.unwrap_or(true);
         program.exec = exec;

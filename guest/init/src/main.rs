@@ -11,6 +11,7 @@ mod network;
 mod parameters;
 mod service;
 mod settings;
+mod vdso;
 
 use parameters::{Parameters, Role};
 use std::sync::Arc;
@@ -23,6 +24,11 @@ fn boot() -> Result<(Parameters, Arc<agent::Line>), String> {
     let parameters = Parameters::parse(&line);
     for word in &parameters.rejected {
         log::error(format_args!("kernel parameter {word:?} is not understood"));
+    }
+    if parameters.role == Role::Compute
+        && let Err(failure) = vdso::show()
+    {
+        log::error(failure);
     }
     for failure in modules::load_all(parameters.role) {
         log::error(failure);

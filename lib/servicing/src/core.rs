@@ -1,5 +1,6 @@
 //! What all parts of the engine share.
 use crate::calls::{Passing, forget_passing};
+use crate::code::Vdso;
 use crate::delegate::{Delegate, Delegates, Life};
 use crate::epoll::Epoll;
 use crate::space::{Exec, Space};
@@ -37,6 +38,10 @@ pub struct Core {
     pub counters: Counters,
     /// One line per remote call.
     pub verbose: Cell<bool>,
+    /// The guest's vDSO, once it has been shown.
+    pub vdso: RefCell<Option<Vdso>>,
+    /// The processor shall forget what it remembers of page tables.
+    pub flush: Cell<bool>,
     /// How long a thread takes from its wake-up to its next step, a moving average.
     wake_up: Cell<u64>,
     next: Cell<u32>,
@@ -58,6 +63,8 @@ impl Core {
             delegates: Delegates::default(),
             counters: Counters::default(),
             verbose: Cell::new(false),
+            vdso: RefCell::default(),
+            flush: Cell::new(false),
             wake_up: Cell::new(HOLD_AT_FIRST),
             next: Cell::new(0),
             next_resource: Cell::new(0),
@@ -130,18 +137,31 @@ impl Core {
         self.forget_all(|space| space.table.id == table.id);
         self.wakes.drop_table(&*self.world, table.id);
         table.wakes.borrow_mut().clear();
+        self.cut_off(table);
         // The delegate's end closes its sockets; the entries only go from the books.
-        let entries = core::mem::take(&mut *table.entries.borrow_mut());
-        table.standing.clear();
-        let delegate = table.delegate.borrow_mut().take();
-        if let Some(delegate) = delegate {
-            for entry in entries.values() {
-                entry.resource.holders.borrow_mut().remove(&delegate.id);
-            }
-            self.delegates.dismiss(&delegate);
-        }
+        drop(core::mem::take(&mut *table.entries.borrow_mut()));
         if self.spaces.borrow().is_empty() {
             forget_passing(self);
+        }
+        self.pump();
+    }
+
+    /// Takes away what is remote from a table: its delegate ends, and with it the sockets.
+    fn cut_off(&self, table: &Table) {
+        table.standing.clear();
+        let Some(delegate) = table.delegate.borrow_mut().take() else { return };
+        for entry in table.entries.borrow().values() {
+            entry.resource.holders.borrow_mut().remove(&delegate.id);
+        }
+        self.delegates.dismiss(&delegate);
+    }
+
+    /// Nothing remote belongs to a process any more, or ever will: it is not the program that it
+    /// was trusted as.
+    pub fn bar(&self, space: &Space) {
+        space.barred.set(true);
+        for table in space.tables_of_threads() {
+            self.cut_off(&table);
         }
         self.pump();
     }

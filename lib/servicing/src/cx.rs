@@ -340,6 +340,9 @@ impl Cx {
     pub async fn worker(&self) -> Result<Lease, Errno> {
         let limit = self.core.settings.workers;
         loop {
+            if self.space.barred.get() {
+                return Err(Errno::EPERM);
+            }
             self.core.pump();
             let delegate = self.core.delegate(&self.table).ok_or(Errno::ENETDOWN)?;
             if let Some(lease) = delegate.lease(&self.core.world, limit) {

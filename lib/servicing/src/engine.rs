@@ -95,6 +95,9 @@ impl Engine {
             _ => {}
         }
         self.form_now(s, user || at_stub);
+        if self.core.flush.take() {
+            s.flush_tlb = 1;
+        }
     }
 
     /// The stub did not let a call pass. What that claims is checked here once more: the guest's

@@ -11,6 +11,7 @@
 extern crate alloc;
 
 mod calls;
+mod code;
 mod core;
 mod cpu;
 mod cx;

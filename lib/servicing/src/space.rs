@@ -190,6 +190,8 @@ pub struct Space {
     pub gate: Cell<Option<Gate>>,
     /// The first call's preparations have failed: the process goes on untrusted.
     pub given_up: Cell<bool>,
+    /// Its code is not the program's: nothing remote is granted to it.
+    pub barred: Cell<bool>,
     /// Preparations are done.
     pub ready: Cell<bool>,
     /// Free scratch pages, a bit each.
@@ -222,6 +224,7 @@ impl Space {
             program: None,
             gate: Cell::new(None),
             given_up: Cell::new(false),
+            barred: Cell::new(false),
             ready: Cell::new(false),
             scratch: Cell::new(u128::MAX),
             table,
@@ -260,6 +263,15 @@ impl Space {
         let threads = self.threads.borrow();
         let thread = threads.iter().find(|t| t.fs == fs);
         thread.and_then(|t| t.contexts.last()).map_or(&self.table, |c| &c.table).clone()
+    }
+
+    /// The tables of all threads, and of `vfork` children.
+    #[must_use]
+    pub fn tables_of_threads(&self) -> Vec<Rc<Table>> {
+        let threads = self.threads.borrow();
+        let contexts = threads.iter().flat_map(|t| &t.contexts);
+        let own = core::iter::once(self.table.clone());
+        own.chain(contexts.map(|c| c.table.clone())).collect()
     }
 
     /// Adds a call in service to a thread.

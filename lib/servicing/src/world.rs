@@ -3,6 +3,7 @@ use alloc::collections::BTreeMap;
 use alloc::string::String;
 use core::cell::{Cell, RefCell};
 use core::fmt::Arguments;
+use core::ops::Range;
 use memory::Memory;
 use wire::vsock::Record;
 
@@ -37,6 +38,11 @@ pub trait World {
     fn log(&self, line: Arguments<'_>);
     /// A line about one remotely serviced call.
     fn call(&self, line: Arguments<'_>);
+    /// Guest-physical addresses of the root image in the compute VM: whoever manages that region vouches
+    /// that nobody can write to it.
+    fn image(&self) -> Range<u64> {
+        0..0
+    }
     /// The stub's memory, where there is any.
     fn window(&self) -> Option<Window<'_>> {
         None

@@ -16,6 +16,9 @@ pub const TRUST: u64 = BASE | 1;
 pub const BENCH: u64 = BASE | 2;
 /// Compute VM: answers the exits of this vCPU so far; refused like [`BENCH`].
 pub const EXITS: u64 = BASE | 3;
+/// Compute VM, process 1: the vDSO is mapped at user address `rdi`, `rsi` pages long, all of them
+/// touched. Taken once after each start of the machine: `-EPERM` from then on.
+pub const VDSO: u64 = BASE | 4;
 /// Service VM: registers the mailbox at user address `rdi`, `rsi` bytes long
 /// ([`layout::LENGTH`](crate::layout::LENGTH)), whose header holds a
 /// [`Registration`](crate::Registration). The memory must be shared (not copy-on-write), touched,

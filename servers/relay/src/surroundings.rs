@@ -2,6 +2,7 @@
 use crate::outbox::Outbox;
 use alloc::format;
 use core::fmt::Arguments;
+use core::ops::Range;
 use hostlink::relay::ToHost;
 use memory::{Memory, OutOfBounds, check};
 use rt::{Shared, time};
@@ -117,6 +118,11 @@ impl World for Surroundings {
 
     fn service(&self) -> &dyn Memory {
         &self.service
+    }
+
+    fn image(&self) -> Range<u64> {
+        let length = self.compute.image.map_or(0, |image| image.len());
+        IMAGE_AT..IMAGE_AT + length
     }
 
     fn window(&self) -> Option<Window<'_>> {

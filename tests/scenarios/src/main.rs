@@ -10,6 +10,7 @@ mod doctor;
 mod forms;
 mod four_at_once;
 mod guest_panics;
+mod identity;
 mod interrupted;
 mod kernel;
 mod kernel_costs;
@@ -66,6 +67,8 @@ const SCENARIOS: &[Scenario] = &[
     ("server_reached_from_the_host", listening::run),
     ("policy_check", policy::check),
     ("policy_rules", policy::rules),
+    ("identity", identity::run),
+    ("identity_sums", identity::sums),
     ("programs", programs::run),
     ("rights", rights::run),
     ("programs_table", table::run),

@@ -84,7 +84,8 @@ fn python(port: u16, udp: u16) -> Result<String> {
     Ok(script)
 }
 
-fn fails(arguments: &[&str], words: &[&str]) -> Result<()> {
+/// `./trapline` with these arguments fails, and says these words.
+pub fn fails(arguments: &[&str], words: &[&str]) -> Result<()> {
     let mut command = trapline()?;
     command.env("TRAPLINE_NO_BUILD", "1").args(arguments);
     command_fails_saying(&mut command, words)

@@ -1,6 +1,7 @@
 //! `accept`.
 use super::readiness::{Patience, wait_ready};
 use super::socket::{address_of, address_out, descriptor, put};
+use super::vouch::vouch;
 use crate::cx::Cx;
 use crate::space::Outcome;
 use crate::table::{Entry, Resource, State};
@@ -80,6 +81,7 @@ async fn take_connection(cx: &Cx, listener: &Resource, reserved: &Reserved) -> R
     accepted.holders.borrow_mut().insert(lease.delegate.id, remote);
     let peer = address_of(&lease, response.address)?;
     drop(lease);
+    vouch(cx)?;
     super::passing::share(cx, accepted).await;
     address_out(cx, &peer, cx.arguments[1], cx.arguments[2]).await
 }

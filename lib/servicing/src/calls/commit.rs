@@ -1,6 +1,7 @@
 //! How a socket becomes remote.
 use super::readiness::Access;
 use super::socket::descriptor;
+use super::vouch::vouch;
 use crate::cx::Cx;
 use crate::table::{OptionSet, Resource, State};
 use alloc::rc::Rc;
@@ -22,6 +23,7 @@ pub async fn commit(cx: &Cx, resource: &Resource) -> Result<i32, Errno> {
         State::Local => return Err(Errno::ENETUNREACH),
         State::Remote(_) | State::Dead => return cx.remote_fd(resource),
     }
+    vouch(cx)?;
     let _committing = Committing::new(cx, resource);
     let lease = cx.worker().await?;
     let (domain, kind, protocol) = (resource.domain, resource.kind, resource.protocol);

@@ -2,6 +2,7 @@
 use super::descriptors::refuse_signals;
 use super::readiness::Access;
 use super::refuse;
+use super::vouch::vouch;
 use crate::cx::Cx;
 use crate::space::Outcome;
 use crate::table::Entry;
@@ -95,6 +96,7 @@ pub async fn interfaces(cx: &Cx) -> Result<Outcome, Errno> {
     if matches!(Errno::of(found), Some(Errno::EBADF | Errno::ENOTSOCK)) {
         return Ok(Outcome::Reflect);
     }
+    vouch(cx)?;
     match socket_request(command) {
         Some(SocketRequest::List) => list(cx, command).await,
         Some(SocketRequest::Interface) => {

@@ -23,6 +23,7 @@ mod socket;
 mod splice;
 mod split;
 mod transfer;
+mod vouch;
 
 use crate::cx::Cx;
 use crate::space::Outcome;
@@ -113,6 +114,7 @@ pub async fn serve(cx: Rc<Cx>) -> Outcome {
     if let Some(outcome) = screen(&cx.table, cx.number, cx.arguments, behind) {
         return outcome;
     }
+    vouch::look(&cx);
     match dispatch(&cx).await {
         Ok(outcome) => outcome,
         Err(error) => Outcome::Return(error.result()),

@@ -7,6 +7,7 @@
 //! no other socket ever has.
 use super::messages::{Rights, rights};
 use super::socket::{descriptor, put};
+use super::vouch::vouch;
 use crate::core::Core;
 use crate::cx::Cx;
 use crate::delegate::{Delegate, Life};
@@ -75,6 +76,9 @@ pub async fn share(cx: &Cx, resource: &Resource) {
 async fn receive(cx: &Cx, fd: i32, resource: &Rc<Resource>, close_on_exec: bool) {
     put(cx, fd, Entry { resource: resource.clone(), close_on_exec }).await;
     if !matches!(resource.state.get(), State::Remote(_)) {
+        return;
+    }
+    if vouch(cx).is_err() {
         return;
     }
     // Where this fails, the program learns of a connection that is lost.

@@ -1,6 +1,7 @@
 //! Hypercalls, and the arrival of children and new programs in address spaces that nobody knew.
 use super::{Engine, through_gate};
 use crate::calls;
+use crate::code::Vdso;
 use crate::cpu::{self, FS};
 use crate::space::{Back, Fork, GATE_RETURN, Role, Space, gate_is_in, root};
 use crate::spelling;
@@ -23,6 +24,7 @@ impl Engine {
         }
         let result = match s.regs.r[reg::RAX] {
             hypercall::TRUST => self.trust(s),
+            hypercall::VDSO => self.vdso(s),
             hypercall::BENCH => self.bench(s.regs.r[reg::RDI]),
             hypercall::EXITS if self.bench_allowed => s.exits as i64,
             hypercall::EXITS => Errno::EPERM.result(),
@@ -97,6 +99,7 @@ impl Engine {
         let (id, table) = (self.core.number(), fork.table.clone());
         let mut child = Space::new(id, root(s.cr3), name, parent.role, table.clone());
         child.program = parent.program;
+        child.barred.set(parent.barred.get());
         let child = Rc::new(child);
         child.gate.set(parent.gate.get());
         self.core.spaces.borrow_mut().push(child.clone());
@@ -126,6 +129,21 @@ impl Engine {
         let space = Space::new(id, root(s.cr3), name, Role::Launcher, table);
         self.core.spaces.borrow_mut().push(Rc::new(space));
         0
+    }
+
+    /// The first one counts: it comes from process 1, before any program of the root image runs.
+    fn vdso(&self, s: &VcpuState) -> i64 {
+        if self.core.vdso.borrow().is_some() {
+            return Errno::EPERM.result();
+        }
+        let (address, pages) = (s.regs.r[reg::RDI], s.regs.r[reg::RSI]);
+        match Vdso::copy(&self.core, s.cr3, address, pages) {
+            Ok(vdso) => {
+                *self.core.vdso.borrow_mut() = Some(vdso);
+                0
+            }
+            Err(error) => error.result(),
+        }
     }
 
     fn bench(&mut self, choice: u64) -> i64 {

@@ -33,7 +33,12 @@ thread_local! {
     /// The form of guests made from now on.
     pub static FORM: Cell<hypercall::Form> = const { Cell::new(hypercall::Form::Watched) };
 }
-const USER: u64 = 7;
+/// What may not be executed.
+pub const NO_EXECUTE: u64 = 1 << 63;
+/// Of a program's pages: present, writable, its own, not executable.
+pub const USER: u64 = 7 | NO_EXECUTE;
+/// Where the root image is; its first page is the code of all programs.
+pub const IMAGE: std::ops::Range<u64> = 32 << 20..40 << 20;
 
 pub struct Fakes {
     pub compute: Fake,
@@ -61,6 +66,9 @@ impl World for Fakes {
     }
     fn service(&self) -> &dyn Memory {
         &self.service
+    }
+    fn image(&self) -> std::ops::Range<u64> {
+        IMAGE
     }
     fn window(&self) -> Option<Window<'_>> {
         Some(Window { at: WINDOW_AT, code: &self.window.code, data: &self.window.data })
@@ -186,7 +194,7 @@ impl Guest {
     }
 
     pub fn with_policy(policy: policy::Policy) -> Self {
-        let compute = Fake::new(32 << 20);
+        let compute = Fake::new(IMAGE.end as usize);
         let world = Rc::new(Fakes {
             guarded: Guarded::new(compute.clone()),
             compute,
@@ -230,9 +238,8 @@ impl Guest {
     /// A new address space whose stack shows `path` as its program.
     pub fn image(&mut self, path: &[u8]) -> u64 {
         let cr3 = self.frame();
-        let code = self.frame();
-        self.world.compute.write(code, &[0x0f, 0x05]).unwrap();
-        self.map(cr3, CODE, code, 5);
+        self.world.compute.write(IMAGE.start, &[0x0f, 0x05]).unwrap();
+        self.map(cr3, CODE, IMAGE.start, 5);
         for n in 0..8 {
             let frame = self.frame();
             self.map(cr3, DATA + n * 0x1000, frame, USER);
@@ -403,9 +410,13 @@ impl Guest {
     }
 
     pub fn hypercall(&mut self, process: usize, number: u64, argument: u64) -> i64 {
+        self.hypercall_with(process, number, [argument, 0])
+    }
+
+    pub fn hypercall_with(&mut self, process: usize, number: u64, arguments: [u64; 2]) -> i64 {
         self.user(process, 0x1111_0000, CODE + 0x100, STACK_TOP - 0x800);
         self.s.regs.r[reg::RAX] = number;
-        self.s.regs.r[reg::RDI] = argument;
+        [self.s.regs.r[reg::RDI], self.s.regs.r[reg::RSI]] = arguments;
         self.exit(ExitClass::Vmmcall);
         assert_eq!(self.s.rip, CODE + 0x103);
         self.s.regs.r[reg::RAX] as i64

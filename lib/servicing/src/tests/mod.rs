@@ -1,4 +1,5 @@
 //! The whole engine against a fake guest and a fake service VM.
+mod code;
 mod commit;
 mod descriptors;
 mod epoll;

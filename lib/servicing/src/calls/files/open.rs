@@ -2,6 +2,7 @@
 use super::paths::Target;
 use super::{OpenFile, ask, opened, view};
 use crate::calls::socket::{descriptor, put};
+use crate::calls::vouch::vouch;
 use crate::cx::Cx;
 use crate::space::Outcome;
 use linux_abi::{
@@ -130,6 +131,7 @@ fn opened_as(
 }
 
 async fn open_remote(cx: &Cx, target: &Target, how: How) -> Result<(i32, u32), Errno> {
+    vouch(cx)?;
     let lease = cx.worker().await?;
     let place = target.put(&lease, &[])?;
     let flags = how.flags & !(O_ASYNC | O_CLOEXEC);

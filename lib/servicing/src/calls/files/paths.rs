@@ -4,6 +4,7 @@
 //! entry of the policy that it lies at or below decides. What follows the entry is looked up by the
 //! delegate, whose kernel lets no symbolic link lead out of the entry.
 use super::super::readiness::Access as _;
+use super::super::vouch::vouch;
 use super::{answered, ask, view};
 use crate::cx::Cx;
 use crate::delegate::Lease;
@@ -89,6 +90,7 @@ impl Target {
         numbers: (u32, u32),
         data: &[u8],
     ) -> Result<Outcome, Errno> {
+        vouch(cx)?;
         let lease = cx.worker().await?;
         let response = self.request(cx, &lease, action, numbers, data).await?;
         Ok(Outcome::Return(response.value))
@@ -101,6 +103,7 @@ impl Target {
         action: PathAction,
         numbers: (u32, u32),
     ) -> Result<Vec<u8>, Errno> {
+        vouch(cx)?;
         let lease = cx.worker().await?;
         let response = self.request(cx, &lease, action, numbers, &[]).await?;
         answered(&lease, &response)
@@ -137,6 +140,7 @@ pub async fn both(
     (one, two): (&Target, &Target),
     a: u32,
 ) -> Result<Outcome, Errno> {
+    vouch(cx)?;
     let lease = cx.worker().await?;
     put(&lease, &[one, two], &[])?;
     let (first, second) = (one.place(), two.place());

@@ -90,7 +90,8 @@ impl Guest {
     fn mprotect(&mut self, process: usize, a: [u64; 6]) -> i64 {
         let cr3 = self.processes[process].cr3;
         let entry = self.leaf(cr3, a[0]);
-        self.map(cr3, a[0], entry & !0xfff, if a[2] & 2 == 0 { 5 } else { 7 });
+        let execute = if a[2] & 4 == 0 { NO_EXECUTE } else { 0 };
+        self.map(cr3, a[0], entry & 0xf_ffff_f000, 5 | a[2] & 2 | execute);
         0
     }
 
