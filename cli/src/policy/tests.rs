@@ -67,6 +67,9 @@ fn mistakes_are_named_with_their_place() {
     says("[[program]]\npath = \"/a\"\nconnect = [{ to = \"x.org\" }]\n", "names are not looked up");
     says("[[program]]\npath = \"/a\"\nconnect = [{ ports = 70000 }]\n", "p.toml:3:22: '70000'");
     says("[[program]]\npath = \"/a\"\nlisten = [{ place = \"here\" }]\n", "write remote or local");
+    let nested = "files = [{ path = \"/srv\", write = true }, { path = \"/srv/fixed\" }]\n";
+    let text = format!("[[program]]\npath = \"/a\"\n{nested}");
+    says(&text, "p.toml:3:52: '/srv/fixed' can't be kept from changes below '/srv'");
     says("[[program]]\npath = \"/a\"\nlisten = [{ protocol = \"sctp\" }]\n", "tcp, udp or icmp");
     says("[[program]]\npath = \"/a\"\nsha256 = \"12\"\n", "p.toml:3:10: a SHA-256 sum is");
     says("[[program]]\npath = \"/a\"\nlibraries = \"lib\"\n", "p.toml:3:13: 'lib' is no absolute");

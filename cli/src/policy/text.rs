@@ -224,11 +224,35 @@ impl Source {
     }
 
     fn files(&self, files: Vec<FileText>) -> Result<Vec<FileRule>, Error> {
-        let one = |file: FileText| {
-            let path = self.path(file.path.get_ref(), &file.path.span())?;
-            Ok(FileRule { path, write: file.write })
-        };
-        files.into_iter().map(one).collect()
+        let mut rules: Vec<FileRule> = Vec::new();
+        let mut places = Vec::new();
+        for file in files {
+            let place = file.path.span();
+            rules.push(FileRule {
+                path: self.path(file.path.get_ref(), &place)?,
+                write: file.write,
+            });
+            places.push(place);
+        }
+        for (rule, place) in rules.iter().zip(&places) {
+            let twice = rules.iter().filter(|other| other.path == rule.path).count() > 1;
+            if twice {
+                return Err(self.error(place, format!("'{}' is there twice", rule.path)));
+            }
+            let above = |other: &&FileRule| {
+                let rest = rule.path.strip_prefix(&other.path);
+                other.write && rest.is_some_and(|rest| rest.starts_with('/'))
+            };
+            if let Some(other) = rules.iter().find(above).filter(|_| !rule.write) {
+                // A symbolic link in the one would lead to the other.
+                let message = format!(
+                    "'{}' can't be kept from changes below '{}', which has write = true",
+                    rule.path, other.path
+                );
+                return Err(self.error(place, message));
+            }
+        }
+        Ok(rules)
     }
 }
 

@@ -186,6 +186,7 @@ fn names_are_made_moved_and_removed() {
     assert_eq!(b.path(PathAction::Symlink, &["d/l"], (0, 0), b"f"), 0);
     assert_eq!(b.path(PathAction::ReadLink, &["d/l"], (0, 100), &[]), 1);
     assert_eq!(b.peer.data(layout::PAYLOAD, 1), b"f");
+    assert_eq!(b.path(PathAction::ReadLink, &["d/f"], (0, 100), &[]), EINVAL);
     assert_eq!(b.path(PathAction::Link, &["d/f", "d/g"], (0, 0), &[]), 0);
     assert_eq!(b.path(PathAction::Link, &["d/l", "d/h"], (0x400, 0), &[]), 0);
     assert_eq!(std::fs::metadata(b.at("d/f")).unwrap().nlink(), 3);
@@ -245,4 +246,29 @@ fn copies_between_files_move_positions() {
     assert_eq!(b.peer.data(layout::PAYLOAD, 8), 10i64.to_le_bytes());
     assert_eq!(std::fs::read(b.at("to")).unwrap(), b"456789");
     assert_eq!(b.act(to, FileAction::Seek, 0, 1, 0), 6);
+}
+
+#[test]
+fn odd_requests_are_errors() {
+    let b = bench("odd");
+    let fd = b.opened("f", O_RDWR | O_CREAT);
+    let long = layout::PAYLOAD_MAX + 1;
+    let (first, second) = (Place { root: u16::MAX, rest: u16::MAX }, Place::default());
+    b.peer.put(layout::PAYLOAD, &[0; 64]);
+    let requests = [
+        FileRequest::Read { fd, at: 0, length: long, flags: 0 },
+        FileRequest::Write { fd, at: 0, length: u32::MAX, flags: 0 },
+        FileRequest::Act { fd, action: FileAction::Entries, a: 1, b: 0, c: long },
+        FileRequest::Open { place: first, flags: 0, mode: 0, resolve: 0 },
+        FileRequest::Path { action: PathAction::Remove, first, second, a: 0, b: 0, data: 0 },
+        FileRequest::Path { action: PathAction::Owner, first, second, a: 0, b: 0, data: long },
+    ];
+    for request in requests {
+        assert_eq!(b.peer.value(&Request::File(request)), EINVAL, "{request:?}");
+    }
+    for fd in [-1, 0, 1, 2, 3] {
+        let request = FileRequest::Act { fd, action: FileAction::Status, a: 0, b: 0, c: 0 };
+        assert_eq!(b.peer.value(&Request::File(request)), EBADF);
+    }
+    assert!(b.peer.is_alive());
 }

@@ -3,8 +3,10 @@ mod control;
 mod datagrams;
 mod descriptors;
 mod epoll;
+mod files;
 mod messages;
 mod mixed;
+mod names;
 mod options;
 mod signals;
 mod streams;
@@ -26,6 +28,8 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         epoll::CASES,
         options::CASES,
         control::CASES,
+        files::CASES,
+        names::CASES,
     ];
     lists.into_iter().flatten()
 }

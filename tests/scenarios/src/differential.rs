@@ -3,6 +3,7 @@
 //! differences.toml` lists with a reason that stands in `doc/caveats.md`.
 //!
 //! `$TRAPLINE_CASES` chooses cases by parts of their names, with commas between them.
+use crate::policy::boot;
 use crate::rig::{Rig, succeeded, text};
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -18,6 +19,14 @@ use trapline::parts::Repository;
 const PROGRAM: &str = "/run/trapline/probe";
 /// The same, by way of the launcher of trusted programs.
 const TRUSTED: &str = "/run/trapline/bin/probe";
+/// What the cases may reach: the default rules, and the folder of the cases about files.
+const POLICY: &str = r#"
+[[program]]
+path = "/run/trapline/probe"
+connect = [{ protocol = ["tcp", "udp", "icmp"] }]
+listen = [{ protocol = ["tcp", "udp", "icmp"] }]
+files = [{ path = "/tmp/trapline-cases", write = true }]
+"#;
 /// Address of the peer in the service VM, which is remote for the compute VM.
 const ADDRESS: &str = "10.0.2.15";
 /// How long all cases get in one place.
@@ -86,7 +95,7 @@ pub fn run() -> Result<()> {
     let filter = std::env::var("TRAPLINE_CASES").unwrap_or_default();
     let repository = Repository::find()?;
     let known = known(&repository)?;
-    let rig = Rig::boot(&[PROGRAM])?;
+    let rig = boot(POLICY)?;
     let native = native(&repository, &filter)?;
     let port = peer(&rig)?;
     let peer = format!("{ADDRESS}:{port}");

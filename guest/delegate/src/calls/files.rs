@@ -215,7 +215,11 @@ impl<H: Hypervisor> Call<'_, H> {
 
     fn read_link(&self, spot: &Spot, room: u32) -> Outcome<Response> {
         let target = spot.target(false)?;
-        let text = rustix::fs::readlinkat(&target, c"", Vec::new())?;
+        let text = match rustix::fs::readlinkat(&target, c"", Vec::new()) {
+            // What is open, and no link (`do_readlinkat`).
+            Err(rustix::io::Errno::NOENT) => return Err(Failure::Errno(errno::EINVAL)),
+            other => other?,
+        };
         let text = text.to_bytes();
         let text = text.get(..room as usize).unwrap_or(text);
         self.with_payload(text.len() as i64, text)

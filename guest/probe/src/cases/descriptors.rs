@@ -84,7 +84,7 @@ fn close_range(p: &mut Probe) {
 }
 
 /// Runs something in a child of `fork` and waits for its end.
-fn in_child(p: &Probe, label: &str, body: impl FnOnce(&Probe)) {
+pub fn in_child(p: &Probe, label: &str, body: impl FnOnce(&Probe)) {
     let copy = p.in_child(label);
     let child = guest_sys::fork::fork(move |_| {
         body(&copy);

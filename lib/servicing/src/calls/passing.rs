@@ -126,6 +126,11 @@ pub async fn send(cx: &Cx, descriptors: Vec<i32>) -> Result<Outcome, Errno> {
     let mut sent = Vec::new();
     for fd in descriptors {
         let Some(entry) = cx.table.get(fd as u64) else { continue };
+        if entry.resource.file.is_some() {
+            // Its placeholder is like all others: whoever receives it could not tell which it is.
+            super::log_refusal(cx, Errno::EPERM);
+            return Err(Errno::EPERM);
+        }
         let cookie = cookie(cx, fd).await?;
         dispatch(cx, cookie, &entry.resource).await?;
         sent.push(cookie);

@@ -16,10 +16,11 @@ const EXDEV: i64 = -18;
 const OWN: i64 = -38;
 
 fn policy() -> Policy {
-    let mut policy = Policy::by_path(&["/usr/bin/curl", "/usr/bin/other"]);
+    let mut policy = Policy::by_path(&["/usr/bin/curl", "/usr/bin/other", "/usr/bin/third"]);
     let rule = |path: &str, write| FileRule { path: path.into(), write };
     policy.programs[0].files =
         vec![rule("/etc/hosts", false), rule("/srv/data", true), rule("/srv", false)];
+    policy.programs[1].files = vec![rule("/srv/data/way/there", false)];
     policy
 }
 
@@ -142,6 +143,15 @@ fn names_move_inside_an_entry_only() {
     assert_eq!(rename(&mut g, "/srv/data/a", "/srv/data/./b"), 0);
     assert!(g.world.net.store.borrow().files.contains_key("/srv/data/b"));
     assert_eq!(rename(&mut g, "/tmp/a", "/tmp/b"), OWN);
+    // Nothing that leads to an entry, be it another program's, is moved or replaced.
+    for path in ["/srv/data/way", "/srv/data/way/there"] {
+        assert_eq!(rename(&mut g, path, "/srv/data/b"), EBUSY);
+        assert_eq!(rename(&mut g, "/srv/data/b", path), EBUSY);
+        at_path(&g, p, PATH, "/etc/shadow");
+        at_path(&g, p, SECOND, path);
+        assert_eq!(g.call(p, nr::symlink, &[PATH, SECOND]), EBUSY);
+        assert_eq!(g.call(p, nr::unlink, &[SECOND]), EBUSY);
+    }
 }
 
 #[test]
@@ -220,7 +230,7 @@ fn programs_without_remote_files_ask_nobody() {
         let mut g = Guest::with_policy(policy());
         let p = g.start(b"/launcher");
         g.hypercall(p, hypercall::TRUST, 0);
-        g.write(p, DATA, b"/usr/bin/other\0");
+        g.write(p, DATA, b"/usr/bin/third\0");
         assert_eq!(g.call(p, nr::execve, &[DATA, 0, 0]), 4242);
         let before = g.exits;
         assert!(open(&mut g, p, "/etc/hosts", 0) >= 0);

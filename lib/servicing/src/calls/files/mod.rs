@@ -45,10 +45,13 @@ pub async fn serve(cx: &Cx) -> Result<Option<Outcome>, Errno> {
         let begins = |(directory, _): (Option<usize>, usize)| {
             directory.and_then(|n| a.get(n)).is_some_and(|fd| file(&cx.table, *fd).is_some())
         };
-        if cx.table.view.is_active() || call.paths().any(begins) {
-            return names::serve(cx).await;
+        if !cx.table.view.is_active() && !call.paths().any(begins) {
+            return Ok(None);
         }
-        return Ok(None);
+        let outcome = names::serve(cx).await?;
+        // A program that starts is not only a path.
+        let own = Some(Outcome::Reflect).filter(|_| cx.number != nr::execve);
+        return Ok(outcome.or(own));
     }
     // A number is a descriptor only where the call takes one.
     let [first, second, third, fifth] = [0, 1, 2, 4].map(|place| {
@@ -57,7 +60,7 @@ pub async fn serve(cx: &Cx) -> Result<Option<Outcome>, Errno> {
     });
     match cx.number {
         nr::umask if cx.table.view.is_active() => return view::umask(cx).await.map(Some),
-        nr::getcwd => return view::current(cx).await,
+        nr::getcwd => return view::current(cx).await.map(Some),
         nr::fchdir => return view::enter_open(cx, first).await.map(Some),
         nr::sendfile if first.is_some() || second.is_some() => {
             return moving::sendfile(cx, first, second).await.map(Some);

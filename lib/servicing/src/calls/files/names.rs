@@ -25,6 +25,13 @@ pub async fn serve(cx: &Cx) -> Result<Option<Outcome>, Errno> {
     for (directory, place) in &places {
         let at = cx.arguments.get(*place).copied().unwrap_or(0);
         let directory = directory.map(|n| cx.int(n));
+        // Without a path the two that set times are about the descriptor (`futimens`).
+        if at == 0
+            && let nr::utimensat | nr::futimesat = cx.number
+            && let Some(entry) = directory.and_then(|fd| file(&cx.table, fd as u64))
+        {
+            return state::times_of(cx, &entry).await.map(Some);
+        }
         // Whatever cannot be read, the kernel refuses.
         let Ok(path) = cx.string(at, PATH_MAX).await else { return own(cx, None).await };
         if path.is_empty()
@@ -118,12 +125,11 @@ async fn one(cx: &Cx, target: &Target) -> Result<Outcome, Errno> {
             let all = AT_SYMLINK_NOFOLLOW | AT_EMPTY_PATH | AT_EACCESS;
             access(cx, target, c, unless_follow(known(d, all)?)).await
         }
-        nr::readlink => read_link(cx, target, a[1], b).await,
+        nr::readlink => read_link(cx, target, a[1], c).await,
         nr::readlinkat => read_link(cx, target, a[2], d).await,
         nr::statfs => {
             let bytes = target.for_data(cx, PathAction::FileSystem, (0, 0)).await?;
-            cx.write(a[1], &bytes).await?;
-            Ok(Outcome::Return(0))
+            state::file_system_out(cx, bytes, a[1]).await
         }
         nr::mkdir => make(cx, target, PathAction::MakeDirectory, b).await,
         nr::mkdirat => make(cx, target, PathAction::MakeDirectory, c).await,
@@ -185,10 +191,8 @@ async fn two(cx: &Cx, from: &Target, to: &Target) -> Result<Outcome, Errno> {
     match cx.number {
         nr::rename | nr::renameat | nr::renameat2 => {
             known(flags, RENAME_NOREPLACE | RENAME_EXCHANGE)?;
-            // Entries stay where they are, like mount points.
-            if from.is_entry() || to.is_entry() {
-                return Err(Errno::EBUSY);
-            }
+            from.movable(cx)?;
+            to.movable(cx)?;
             from.writable()?;
             to.writable()?;
             if !from.has_entry_of(to) {
@@ -198,8 +202,9 @@ async fn two(cx: &Cx, from: &Target, to: &Target) -> Result<Outcome, Errno> {
         }
         nr::link | nr::linkat => {
             let flags = known(flags, AT_SYMLINK_FOLLOW | AT_EMPTY_PATH)? & AT_SYMLINK_FOLLOW;
+            to.movable(cx)?;
             to.writable()?;
-            if !from.has_entry_of(to) || from.is_entry() {
+            if !from.has_entry_of(to) {
                 return Err(Errno::EXDEV);
             }
             paths::both(cx, PathAction::Link, (from, to), flags).await
@@ -256,9 +261,7 @@ async fn node(cx: &Cx, target: &Target, mode: u32) -> Result<Outcome, Errno> {
 }
 
 async fn remove(cx: &Cx, target: &Target, flags: u32) -> Result<Outcome, Errno> {
-    if target.is_entry() {
-        return Err(Errno::EBUSY);
-    }
+    target.movable(cx)?;
     target.writable()?;
     target.simple(cx, PathAction::Remove, flags, 0).await
 }
@@ -269,6 +272,7 @@ async fn symlink(cx: &Cx, target: &Target) -> Result<Outcome, Errno> {
         return Err(Errno::ENOENT);
     }
     creatable(cx, target).await?;
+    target.movable(cx)?;
     target.with_data(cx, PathAction::Symlink, (0, 0), &text).await
 }
 

@@ -39,9 +39,19 @@ pub enum Meaning {
 }
 
 impl Target {
-    /// True for an entry of the policy itself, which stays where it is.
-    pub fn is_entry(&self) -> bool {
-        self.rest.is_empty()
+    /// Entries stay where they are, like mount points, and so does what leads to them: those of
+    /// all programs, because an entry is followed wherever it leads.
+    ///
+    /// # Errors
+    /// `EBUSY` for such a name.
+    pub fn movable(&self, cx: &Cx) -> Result<(), Errno> {
+        let leads = |entry: &[u8]| {
+            let rest = entry.strip_prefix(self.path.as_slice());
+            rest.is_some_and(|rest| rest.is_empty() || rest.first() == Some(&b'/'))
+        };
+        let mut entries = cx.core.policy.programs.iter().flat_map(|p| &p.files);
+        let leads = entries.any(|rule| leads(rule.path.as_bytes()));
+        if leads { Err(Errno::EBUSY) } else { Ok(()) }
     }
 
     /// True when both lie below the same entry.

@@ -10,7 +10,7 @@ use linux_abi::{
     F_GETSIG, F_OFD_GETLK, F_OFD_SETLK, F_OFD_SETLKW, F_SETFD, F_SETFL, F_SETLK, F_SETLKW,
     F_SETOWN, F_SETSIG, FD_CLOEXEC, FIOCLEX, FIONBIO, FIONCLEX, FIONREAD, O_NONBLOCK, check, nr,
 };
-use wire::file::{STATUS_SIZE, STATUSX_SIZE, TIMES_SIZE};
+use wire::file::{FILE_SYSTEM_SIZE, STATUS_SIZE, STATUSX_SIZE, TIMES_SIZE};
 use wire::{FileAction, Request, layout};
 
 /// `FICLONE` and `FICLONERANGE`: no file system in common.
@@ -95,7 +95,7 @@ pub async fn by_empty_path(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
             let bytes = act_for_data(cx, entry, FileAction::StatusX, numbers).await?;
             statusx_out(cx, bytes, a[4]).await
         }
-        nr::utimensat => set_times(cx, entry, times(cx, a[2], 1).await?).await,
+        nr::utimensat => times_of(cx, entry).await,
         nr::fchownat => {
             writable(entry)?;
             let ids = (a[2] & 0xffff_ffff, a[3] & 0xffff_ffff, 0);
@@ -138,8 +138,13 @@ pub async fn seconds(cx: &Cx, at: u64) -> Result<Option<[u8; TIMES_SIZE]>, Errno
     Ok(Some(out))
 }
 
-/// `utimensat` of an open file.
-pub async fn set_times(
+/// `utimensat` and `futimesat` of an open file.
+pub async fn times_of(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    let scale = if cx.number == nr::utimensat { 1 } else { 1000 };
+    set_times(cx, entry, times(cx, cx.arguments[2], scale).await?).await
+}
+
+async fn set_times(
     cx: &Cx,
     entry: &Entry,
     times: Option<[u8; TIMES_SIZE]>,
@@ -151,11 +156,19 @@ pub async fn set_times(
     Ok(Outcome::Return(0))
 }
 
+/// Hands a `struct statfs` to the program.
+pub async fn file_system_out(cx: &Cx, bytes: Vec<u8>, to: u64) -> Result<Outcome, Errno> {
+    if bytes.len() != FILE_SYSTEM_SIZE {
+        return Err(Errno::EIO);
+    }
+    cx.write(to, &bytes).await?;
+    Ok(Outcome::Return(0))
+}
+
 /// `fstatfs`.
 pub async fn file_system(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let bytes = act_for_data(cx, entry, FileAction::FileSystem, (0, 0, 0)).await?;
-    cx.write(cx.arguments[1], &bytes).await?;
-    Ok(Outcome::Return(0))
+    file_system_out(cx, bytes, cx.arguments[1]).await
 }
 
 /// `getdents64` and `getdents`.

@@ -41,12 +41,14 @@ impl View {
         self.active.get()
     }
 
-    /// Another program begins, with remote files or without.
+    /// Another program begins, with remote files or without. One without is not asked what it
+    /// changes: nothing is known of it, and it is where its own kernel says.
     pub fn begin(&self, active: bool) {
         self.active.set(active);
-        self.moved(None);
+        self.forget();
         if !active {
             self.mask.set(None);
+            self.remote.borrow_mut().take();
         }
     }
 
@@ -108,14 +110,15 @@ pub async fn umask(cx: &Cx) -> Result<Outcome, Errno> {
 }
 
 /// `getcwd`.
-pub async fn current(cx: &Cx) -> Result<Option<Outcome>, Errno> {
-    let Some(mut path) = cx.table.view.remote.borrow().clone() else { return Ok(None) };
+pub async fn current(cx: &Cx) -> Result<Outcome, Errno> {
+    let remote = cx.table.view.remote.borrow().clone();
+    let Some(mut path) = remote else { return Ok(Outcome::Reflect) };
     path.push(0);
     if cx.arguments[1] < path.len() as u64 {
         return Err(Errno::ERANGE);
     }
     cx.write(cx.arguments[0], &path).await?;
-    Ok(Some(Outcome::Return(path.len() as i64)))
+    Ok(Outcome::Return(path.len() as i64))
 }
 
 /// `chdir` to a remote directory.
