@@ -22,7 +22,43 @@ pub enum Kind {
     VmExit = 4,
     /// Thread ended: a = reason.
     End = 5,
+    /// A stage of the start: a = [`BootStage`]. In the boot processor's ring from the beginning,
+    /// whatever the mask says.
+    Boot = 6,
 }
+
+impl Kind {
+    /// Decodes a record's number.
+    #[must_use]
+    pub const fn from_raw(raw: u64) -> Option<Self> {
+        Some(match raw {
+            0 => Self::Enter,
+            1 => Self::Leave,
+            2 => Self::Switch,
+            3 => Self::Fault,
+            4 => Self::VmExit,
+            5 => Self::End,
+            6 => Self::Boot,
+            _ => return None,
+        })
+    }
+}
+
+/// Stages of the start that records tell of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u64)]
+pub enum BootStage {
+    /// The processor knows the trap table and the entry of system calls.
+    TrapTable = 0,
+    /// The timer has been measured and can interrupt.
+    Timer = 1,
+}
+
+/// Number of stages.
+pub const BOOT_STAGES: usize = 2;
+
+/// `a` of an [`Enter`](Kind::Enter) by a call is this and the call's number.
+pub const CALLS: u64 = 0x100;
 
 /// One record of 32 bytes.
 #[derive(Clone, Copy, Debug, Default)]

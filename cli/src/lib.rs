@@ -18,6 +18,7 @@ pub mod progress;
 pub mod run;
 pub mod supervise;
 pub mod test;
+pub mod timeline;
 pub mod web;
 
 /// The exit status for an error, and what to say about it.

@@ -38,6 +38,8 @@ enum Command {
     Test(trapline::test::Arguments),
     /// Fuzz one of the borders that hostile bytes cross.
     Fuzz(trapline::fuzz::Arguments),
+    /// Record a run of the kernel and draw it: the life of a process, and a switch between two.
+    Timeline(trapline::timeline::Arguments),
     /// Run a command in a plain Linux on the emulated machine, without Trapline.
     #[command(hide = true)]
     Plain {
@@ -86,6 +88,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Bench(arguments) => trapline::bench::bench(&arguments),
         Command::Test(arguments) => trapline::test::test(&arguments),
         Command::Fuzz(arguments) => trapline::fuzz::fuzz(&arguments),
+        Command::Timeline(arguments) => trapline::timeline::timeline(&arguments),
         Command::Plain { command } => trapline::run::plain(&command),
         Command::Child { .. } => Ok(0),
     }

@@ -1,10 +1,11 @@
 //! Ends: of threads, with a report, and of spaces with all that they hold.
 use crate::kernel::Kernel;
-use crate::machine::tlb;
+use crate::machine::{tlb, trace};
 use crate::memory::Charged;
 use crate::object::{
     Binding, Body, Capability, Notification, Portal, Request, Sc, Serving, Space, State, Thread,
 };
+use abi::trace::Kind;
 use abi::{Access, Event, Message, SpaceKind};
 use alloc::vec::Vec;
 use core::fmt;
@@ -152,6 +153,8 @@ impl Kernel {
                 id.index()
             );
         }
+        let by = crate::machine::cpu::id();
+        trace::record(by, Kind::End, id.index(), reason.words().0, reason.words().1);
         self.stop(id, cpu);
         self.withdraw(id);
         let reporter = self.threads.get(id).ok().and_then(|t| t.fault_portal);

@@ -6,6 +6,7 @@ use crate::machine::table::{KernelRights, KernelTables, NoFrames};
 use crate::machine::{FramePool, acpi, apic, cpu, image, phys, smp, time, tlb, trace, vcpu};
 use crate::memory::Quota;
 use crate::{fatal, kernel, log, root};
+use abi::trace::BootStage;
 use abi::{HostPhys, LARGE_PAGE_SIZE, PAGE_SIZE};
 
 /// The direct map covers at least this much: device registers below 4 GiB.
@@ -36,9 +37,11 @@ pub fn boot(data: &BootData) -> ! {
     tlb::load_first(tables.root());
     phys::set_limit(direct_end(&layout));
     cpu::init(cpu::own_apic_id());
+    trace::reached(BootStage::TrapTable);
     tlb::set_kernel_root(tables.root());
     apic::init();
     let tsc_khz = time::calibrate();
+    trace::reached(BootStage::Timer);
     let svm = vcpu::init(&mut frames);
     {
         let mut kernel = KERNEL.lock();

@@ -12,8 +12,13 @@ use std::io::Write;
 
 /// One processor, so that all instructions counted are the operation's; memory for the kernel's
 /// part of 100 000 regions.
-const PROGRAM: Program =
-    Program { name: "native-bench", memory: 2 << 30, processors: 1, count_instructions: true };
+const PROGRAM: Program = Program {
+    name: "native-bench",
+    memory: 2 << 30,
+    processors: 1,
+    count_instructions: true,
+    command_line: "",
+};
 
 /// What the kernels of the table are called in its rows' forms.
 const LINUX: &str = "Linux";

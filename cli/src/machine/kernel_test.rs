@@ -34,11 +34,26 @@ pub struct Program {
     pub processors: u32,
     /// One tick of the time-stamp counter per instruction.
     pub count_instructions: bool,
+    /// The machine's command line.
+    pub command_line: &'static str,
 }
 
 /// The kernel's tests.
-pub const TESTS: Program =
-    Program { name: "native-tests", memory: 512 << 20, processors: 2, count_instructions: false };
+pub const TESTS: Program = Program {
+    name: "native-tests",
+    memory: 512 << 20,
+    processors: 2,
+    count_instructions: false,
+    command_line: "",
+};
+
+/// Those of them that depend on what a quantum is.
+pub const SHARING: Program = Program {
+    processors: 1,
+    count_instructions: true,
+    command_line: "counted=1 only=sharing",
+    ..TESTS
+};
 
 /// Runs a program until it shuts the machine down.
 ///
@@ -47,7 +62,7 @@ pub const TESTS: Program =
 pub fn run(cache: &Cache, repository: &Repository, program: Program) -> Result<Report> {
     let folder = cache.scratch("kernel-test")?;
     let archive_path = folder.path().join("archive");
-    let Program { name, memory, processors, count_instructions } = program;
+    let Program { name, memory, processors, count_instructions, command_line } = program;
     let program = repository.native_program(name);
     let file = File::open(&program).with_context(|| format!("no {}", program.display()))?;
     let input = archive::Input {
@@ -64,7 +79,7 @@ pub fn run(cache: &Cache, repository: &Repository, program: Program) -> Result<R
         kind: qemu::Kind::Trapline,
         kernel: repository.kernel(),
         initrd: archive_path,
-        command_line: String::new(),
+        command_line: command_line.into(),
         memory,
         processors,
         forwards: Vec::new(),

@@ -10,7 +10,7 @@ use crate::end::Reason;
 use crate::kernel::Kernel;
 use crate::machine::trace;
 use crate::object::{Request, Space, Thread};
-use abi::trace::Kind;
+use abi::trace::{CALLS, Kind};
 use abi::{Access, CallNumber, Error, Message};
 use scheduling::Id;
 
@@ -42,7 +42,7 @@ pub fn dispatch(k: &mut Kernel, cpu: usize, id: Id<Thread>) {
     let space = thread.space;
     let Some(frame) = thread.frame() else { return };
     let number = frame.rax;
-    trace::record(cpu, Kind::Enter, id.index(), 0x100 + number, 0);
+    trace::record(cpu, Kind::Enter, id.index(), CALLS + number, 0);
     let outcome = match CallNumber::from_raw(number) {
         None => Outcome::Done(Err(Error::BadCall)),
         Some(CallNumber::Null) => {

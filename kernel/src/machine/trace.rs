@@ -1,17 +1,31 @@
 //! Per-processor trace rings (layout: `abi::trace`), in memory that the root program can map.
 use super::{cpu, phys};
 use abi::HostPhys;
-use abi::trace::{Kind, RING, Record};
+use abi::trace::{BOOT_STAGES, BootStage, Kind, RING, Record};
 use core::sync::atomic::{AtomicU64, Ordering};
 
 const RECORDS: u64 = RING / size_of::<Record>() as u64;
 
+const ZERO: Record = Record { tsc: 0, kind: 0, cpu: 0, thread: 0, a: 0, b: 0 };
+
 static BASE: AtomicU64 = AtomicU64::new(0);
 static WRITTEN: [AtomicU64; cpu::MAX_CPUS] = [const { AtomicU64::new(0) }; cpu::MAX_CPUS];
 
-/// Names the rings' memory: [`RING`] bytes per processor, zeroed.
+/// When the boot processor came to each stage.
+static STAGES: [AtomicU64; BOOT_STAGES] = [const { AtomicU64::new(0) }; BOOT_STAGES];
+
+/// The boot processor has come to a stage; told when there are rings.
+pub fn reached(stage: BootStage) {
+    STAGES[stage as usize].store(cpu::ticks(), Ordering::Relaxed);
+}
+
+/// Names the rings' memory: [`RING`] bytes per processor, zeroed. Runs on the boot processor.
 pub fn init(base: HostPhys) {
     BASE.store(base.0, Ordering::Relaxed);
+    for (stage, tsc) in (0..).zip(&STAGES) {
+        let tsc = tsc.load(Ordering::Relaxed);
+        write(0, Record { tsc, kind: Kind::Boot as u16, thread: u32::MAX, a: stage, ..ZERO });
+    }
 }
 
 /// Sets a processor's mask.

@@ -34,6 +34,26 @@ offenders! {
     write_register: "mov ecx, 0xc0000080", "xor eax, eax", "xor edx, edx", "wrmsr";
     /// Loads an interrupt table.
     load_table: "sub rsp, 16", "lidt [rsp]";
+    /// Loads a descriptor table.
+    load_descriptors: "sub rsp, 16", "lgdt [rsp]";
+    /// Loads the task register.
+    load_task: "mov eax, 0x28", "ltr ax";
+    /// Turns interrupts on.
+    enable_interrupts: "sti";
+    /// Reads a model-specific register.
+    read_register: "mov ecx, 0xc0000080", "rdmsr";
+    /// Swaps the kernel's base of GS in.
+    swap_base: "swapgs";
+    /// Returns to user mode as the kernel does.
+    return_to_user: "sysretq";
+    /// Throws a translation away.
+    forget_page: "invlpg [rsp]";
+    /// Empties the caches.
+    flush_caches: "wbinvd";
+    /// Clears the flag of a task switch.
+    clear_task_switched: "clts";
+    /// Writes a debug register.
+    write_debug: "xor eax, eax", "mov dr7, rax";
     /// Executes an undefined instruction.
     undefined: "ud2";
     /// Raises a software interrupt.

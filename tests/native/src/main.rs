@@ -17,10 +17,12 @@ mod guests;
 mod illegal;
 mod ipc;
 mod memory;
+mod offences;
 mod programs;
 mod put_off;
 mod regions;
 mod several;
+mod sharing;
 mod stress;
 mod system;
 mod windows;
@@ -39,7 +41,7 @@ type Test = (&'static str, fn() -> Outcome);
 fn main(_thread: u64) -> ! {
     prepare();
     let (mut passed, mut failed) = (0u64, 0u64);
-    let groups: [&[Test]; 15] = [
+    let groups: [&[Test]; 17] = [
         calls::TESTS,
         memory::TESTS,
         ipc::TESTS,
@@ -52,6 +54,8 @@ fn main(_thread: u64) -> ! {
         ends::TESTS,
         several::TESTS,
         system::TESTS,
+        sharing::TESTS,
+        offences::TESTS,
         guest::TESTS,
         guests::TESTS,
         stress::TESTS,

@@ -35,9 +35,11 @@ mod remote_files;
 mod rig;
 mod rights;
 mod served;
+mod sharing;
 mod soak;
 mod status;
 mod table;
+mod timeline;
 mod tools;
 mod untrusted;
 
@@ -59,6 +61,8 @@ const SCENARIOS: &[Scenario] = &[
     ("bad_input_damaged_archive", bad_input::damaged_archive),
     ("bad_input_never_boots", bad_input::never_boots),
     ("doctor", doctor::run),
+    ("sharing", sharing::run),
+    ("timeline", timeline::run),
     ("demo", demo::run),
     ("untrusted_is_refused", untrusted::run),
     ("differential", differential::run),
