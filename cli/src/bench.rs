@@ -35,6 +35,12 @@ pub struct Arguments {
     /// Calls in each loop of `table1`, instead of those of bench/table1.toml
     #[arg(long, hide = true)]
     rounds: Option<u64>,
+    /// Measure these rows of `table1` only, against the base
+    #[arg(long, hide = true)]
+    row: Vec<String>,
+    /// Measure these forms of interception only, against the base
+    #[arg(long, hide = true)]
+    form: Vec<String>,
     /// Show what goes on
     #[arg(short, long)]
     verbose: bool,
@@ -89,7 +95,13 @@ pub fn bench(arguments: &Arguments) -> Result<u8> {
     let cache = Cache::open()?;
     let rows = match arguments.suite {
         Suite::Table1 => {
-            table1::run(&cache, arguments.rounds, !arguments.no_instructions, &progress)?
+            let selection = table1::Selection {
+                rounds: arguments.rounds,
+                rows: arguments.row.clone(),
+                forms: arguments.form.clone(),
+                count: !arguments.no_instructions,
+            };
+            table1::run(&cache, &selection, &progress)?
         }
         Suite::Transfer => transfer::run(&cache, &progress)?,
         Suite::Kernel => kernel::run(&cache, &progress)?,

@@ -1,27 +1,44 @@
-//! The heap: one region, first fit, behind a spin lock (threads of one program are on different
-//! processors, so nobody waits for a thread that it keeps from running).
+//! The heap: one region, blocks found in a bounded number of steps however fragmented it is, behind a spin
+//! lock (threads of one program are on different processors, so nobody waits for a thread that it
+//! keeps from running).
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
-use linked_list_allocator::Heap;
 use spin::Mutex;
+use talc::{ErrOnOom, Span, Talc};
 
-struct Locked(Mutex<(bool, Heap)>);
+struct State {
+    /// It has memory.
+    ready: bool,
+    /// Bytes in use, as asked for.
+    used: usize,
+    talc: Talc<ErrOnOom>,
+}
+
+struct Locked(Mutex<State>);
 
 #[global_allocator]
-static HEAP: Locked = Locked(Mutex::new((false, Heap::empty())));
+static HEAP: Locked =
+    Locked(Mutex::new(State { ready: false, used: 0, talc: Talc::new(ErrOnOom) }));
 
-// SAFETY: `Heap` gives out disjoint blocks of the memory that it was initialised with, and the
-// lock makes each step exclusive.
+// SAFETY: `Talc` gives out disjoint blocks of the memory that it was given, and the lock makes
+// each step exclusive.
 unsafe impl GlobalAlloc for Locked {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let mut heap = self.0.lock();
-        heap.1.allocate_first_fit(layout).map_or(core::ptr::null_mut(), NonNull::as_ptr)
+        // SAFETY: the caller's promise (layout of non-zero size).
+        let Ok(memory) = (unsafe { heap.talc.malloc(layout) }) else {
+            return core::ptr::null_mut();
+        };
+        heap.used += layout.size();
+        memory.as_ptr()
     }
 
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        if let Some(pointer) = NonNull::new(pointer) {
+    unsafe fn dealloc(&self, memory: *mut u8, layout: Layout) {
+        if let Some(memory) = NonNull::new(memory) {
+            let mut heap = self.0.lock();
             // SAFETY: the caller passes what `alloc` returned for this layout.
-            unsafe { self.0.lock().1.deallocate(pointer, layout) }
+            unsafe { heap.talc.free(memory, layout) };
+            heap.used = heap.used.saturating_sub(layout.size());
         }
     }
 }
@@ -29,10 +46,10 @@ unsafe impl GlobalAlloc for Locked {
 /// Makes `base..base + length` the heap, once.
 pub(crate) fn add_first(base: u64, length: u64) {
     let mut heap = HEAP.0.lock();
-    if !heap.0 && length > 0 {
+    if !heap.ready && length > 0 {
+        let span = Span::from_base_size(base as *mut u8, length as usize);
         // SAFETY: the root server binds this range as the heap and nothing else uses it.
-        unsafe { heap.1.init(base as *mut u8, length as usize) };
-        heap.0 = true;
+        heap.ready = unsafe { heap.talc.claim(span) }.is_ok();
     }
 }
 
@@ -51,5 +68,5 @@ pub fn add_heap(base: u64, length: u64) {
 /// Bytes of the heap that are in use.
 #[must_use]
 pub fn used() -> usize {
-    HEAP.0.lock().1.used()
+    HEAP.0.lock().used
 }

@@ -169,4 +169,10 @@ impl Memory for Shared {
         self.atomic(offset)?.store(value, Ordering::Release);
         Ok(())
     }
+
+    fn read64(&self, offset: u64) -> Result<u64, OutOfBounds> {
+        check(offset, 8, self.length, 1)?;
+        // SAFETY: inside the region; the copy needs no alignment.
+        Ok(u64::from_le(unsafe { ((self.base + offset) as *const u64).read_unaligned() }))
+    }
 }

@@ -54,23 +54,44 @@ struct Measured {
     close_nanoseconds: f64,
 }
 
-/// Measures all rows; with `count`, once more on a machine that counts instructions.
+/// What is to be measured.
+#[derive(Clone, Debug, Default)]
+pub struct Selection {
+    /// Calls in each loop, instead of what the table says.
+    pub rounds: Option<u64>,
+    /// Only these rows, if any are named, and the base.
+    pub rows: Vec<String>,
+    /// Only these forms, if any are named, and the base.
+    pub forms: Vec<String>,
+    /// Once more on a machine that counts instructions.
+    pub count: bool,
+}
+
+impl Selection {
+    fn apply(&self, table: &mut Table) {
+        let wanted = |names: &[String], name: &String| names.is_empty() || names.contains(name);
+        let base = table.rows.first().map(|plan| plan.row.clone());
+        table.rows.retain(|plan| wanted(&self.rows, &plan.row) || base.as_ref() == Some(&plan.row));
+        for plan in &mut table.rows {
+            if base.as_ref() != Some(&plan.row) {
+                plan.forms.retain(|form| wanted(&self.forms, form));
+            }
+            plan.rounds = self.rounds.unwrap_or(plan.rounds);
+        }
+    }
+}
+
+/// Measures the rows.
 ///
 /// # Errors
 /// What can't be started.
-pub fn run(
-    cache: &Cache,
-    rounds: Option<u64>,
-    count: bool,
-    progress: &Progress,
-) -> Result<Vec<Row>> {
+pub fn run(cache: &Cache, selection: &Selection, progress: &Progress) -> Result<Vec<Row>> {
     let images = launch::prepare(cache, &[], progress)?;
     let text = std::fs::read_to_string(images.repository.path("bench/table1.toml"))?;
     let mut table: Table = toml::from_str(&text).context("bench/table1.toml")?;
-    if let Some(rounds) = rounds {
-        table.rows.iter_mut().for_each(|plan| plan.rounds = rounds);
-    }
+    selection.apply(&mut table);
     let timed = pass(cache, &images, &table, false, progress)?;
+    let count = selection.count;
     let counted = if count { pass(cache, &images, &table, true, progress)? } else { Vec::new() };
     Ok(combine(&timed, &counted))
 }

@@ -106,6 +106,9 @@ impl<M: Memory + ?Sized> Memory for &M {
     fn store32(&self, offset: u64, value: u32) -> Result<(), OutOfBounds> {
         (**self).store32(offset, value)
     }
+    fn read64(&self, offset: u64) -> Result<u64, OutOfBounds> {
+        (**self).read64(offset)
+    }
 }
 
 /// Checks that `offset..offset + length` lies inside `0..total`, and the alignment.

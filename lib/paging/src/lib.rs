@@ -187,6 +187,14 @@ impl<'m, M: Memory + ?Sized> Space<'m, M> {
         self.read_as(address, into, Access::KernelRead)
     }
 
+    /// Copies instructions out of the space.
+    ///
+    /// # Errors
+    /// `Stopped`.
+    pub fn fetch(&self, address: u64, into: &mut [u8]) -> Result<(), Stopped> {
+        self.read_as(address, into, Access::Execute)
+    }
+
     fn read_as(&self, address: u64, into: &mut [u8], access: Access) -> Result<(), Stopped> {
         self.pieces(address, into.len(), access, |physical, offset, part| {
             into.get_mut(offset..offset + part)

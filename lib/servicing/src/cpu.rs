@@ -2,7 +2,7 @@
 //! of a stopped vCPU (AMD APM volume 3), and the few instructions that exits are about.
 use abi::vcpu::{Registers, Segment, VcpuState, reg};
 use memory::Memory;
-use paging::{Access, Space};
+use paging::Space;
 
 /// `RFLAGS.RF`.
 const RF: u64 = 1 << 16;
@@ -220,10 +220,7 @@ pub fn instruction(s: &VcpuState, memory: &dyn Memory) -> Instruction {
     let space = Space::stopped(memory, s.cr3);
     let mut bytes = [0; 4];
     let result = if s.cpl == 3 {
-        match space.probe(s.rip, 1, Access::Execute) {
-            Ok(()) => space.read(s.rip, &mut bytes),
-            Err(stopped) => Err(stopped),
-        }
+        space.fetch(s.rip, &mut bytes)
     } else {
         space.read_kernel(s.rip, &mut bytes)
     };

@@ -43,7 +43,10 @@ pub fn serve() -> ! {
                 reply = Some(0);
             }
             Ok((Event::Call(_) | Event::Fault(_), _)) => reply = Some(abi::Error::Refused as u64),
-            Ok((Event::Notification, _)) => compute.news(),
+            Ok((Event::Notification, _)) => {
+                compute.news();
+                compute.engine.doorbell();
+            }
             _ => {}
         }
         if let Some(at) = compute.engine.tick() {
@@ -118,7 +121,8 @@ impl Compute {
         });
     }
 
-    /// Looks at everything that may have brought news; which bit it was does not matter.
+    /// Looks at everything that may have brought news; which bit it was does not matter. Mailboxes
+    /// are looked at by what follows.
     fn news(&mut self) {
         while let Some(bytes) = self.receive(|w| &w.vsock_compute) {
             if let Some(record) = Record::decode(bytes) {
@@ -137,7 +141,6 @@ impl Compute {
             }
         }
         self.registrations();
-        self.engine.doorbell();
     }
 
     fn receive(&mut self, from: impl Fn(&Surroundings) -> &Outbox) -> Option<&[u8]> {

@@ -42,6 +42,17 @@ impl Memory for GuestMemory {
     fn store32(&self, offset: u64, value: u32) -> Result<(), OutOfBounds> {
         self.ram.store32(offset, value)
     }
+
+    fn read64(&self, offset: u64) -> Result<u64, OutOfBounds> {
+        match self.image {
+            Some(_) if offset >= IMAGE_AT => {
+                let mut bytes = [0; 8];
+                self.read(offset, &mut bytes)?;
+                Ok(u64::from_le_bytes(bytes))
+            }
+            _ => self.ram.read64(offset),
+        }
+    }
 }
 
 /// Reads a file that ends within a page: what a guest sees behind its end is zero.

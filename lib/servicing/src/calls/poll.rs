@@ -1,7 +1,7 @@
 //! `poll` and `select` over descriptors on both sides. Both halves run at once; the first side
 //! that is ready wins. The remote half then stays out for the next call (see
 //! [`Standing`](crate::delegate::Standing)), the local one ends by waking the thread out of it.
-use super::readiness::RemotePoll;
+use super::readiness::{RemotePoll, recall};
 use super::split::{Split, side};
 use crate::cx::{Cx, Hold, Scratch};
 use crate::space::{Back, Outcome};
@@ -13,7 +13,7 @@ use linux_abi::{
     POLLWRBAND, POLLWRNORM, PollFd, SIGSET_SIZE, SigsetArgument, TimeSpec, TimeVal, check, nr,
 };
 use paging::PAGE;
-use wire::WAIT_FOREVER;
+use wire::{PollEntry, WAIT_FOREVER};
 
 /// Most entries of one call.
 const ENTRIES_MAX: u64 = 16384;
@@ -80,12 +80,15 @@ async fn wait(
         .filter_map(|place| cx.table.get(entries.get(*place)?.fd as u64))
         .map(|entry| cx.hold(&entry))
         .collect();
-    let room = if split.local.is_empty() && (answered || timeout == Some(0)) {
+    let known = !answered && is_select(cx) && recall(cx, &mut split.remote);
+    let room = if split.local.is_empty() && (answered || known || timeout == Some(0)) {
         None
     } else {
         Some(Room::new(cx, split.local.len() + 1).await?)
     };
-    let result = if answered || timeout == Some(0) {
+    let result = if known {
+        look_local(cx, &mut split, room.as_ref()).await
+    } else if answered || timeout == Some(0) {
         look(cx, &mut split, room.as_ref()).await
     } else {
         match &room {
@@ -105,7 +108,7 @@ async fn look(cx: &Cx, split: &mut Split, room: Option<&Room>) -> Result<(), Err
     if !split.remote.is_empty() {
         let remote = RemotePoll::start(cx, &split.remote, 0).await?;
         remote.soon(cx).await?;
-        remote.take(&mut split.remote);
+        remote.take(cx, &mut split.remote);
     }
     look_local(cx, split, room).await
 }
@@ -163,7 +166,7 @@ async fn begin(cx: &Cx, split: &mut Split, room: &Room) -> Result<Option<RemoteP
         let remote = RemotePoll::start(cx, &split.remote, WAIT_FOREVER).await?;
         let done = remote.spin(cx);
         if done {
-            remote.take(&mut split.remote);
+            remote.take(cx, &mut split.remote);
         }
         return Ok((!done).then_some(remote));
     }
@@ -172,7 +175,7 @@ async fn begin(cx: &Cx, split: &mut Split, room: &Room) -> Result<Option<RemoteP
         let first = RemotePoll::start(cx, &split.remote, 0).await?;
         look_local(cx, split, Some(room)).await?;
         first.soon(cx).await?;
-        if first.take(&mut split.remote) > 0 {
+        if first.take(cx, &mut split.remote) > 0 {
             return Ok(None);
         }
         drop(first);
@@ -181,7 +184,7 @@ async fn begin(cx: &Cx, split: &mut Split, room: &Room) -> Result<Option<RemoteP
     };
     look_local(cx, split, Some(room)).await?;
     if remote.is_done(cx) {
-        remote.take(&mut split.remote);
+        remote.take(cx, &mut split.remote);
         return Ok(None);
     }
     if ready(split) {
@@ -206,7 +209,7 @@ async fn sleep(
         remote.again(cx, &split.remote).await?;
         remote.arm(lease.wake());
         if remote.is_done(cx) {
-            remote.take(&mut split.remote);
+            remote.take(cx, &mut split.remote);
             return look_local(cx, split, Some(room)).await;
         }
         if lease.wake().outstanding.get() > 0 {
@@ -221,7 +224,7 @@ async fn sleep(
         let local = split.local.iter().any(|e| e.revents != 0);
         if remote.is_done(cx) {
             cx.core.woke_up(lease.wake().rung.get());
-            remote.take(&mut split.remote);
+            remote.take(cx, &mut split.remote);
             return Ok(());
         }
         if local || result == 0 {
@@ -289,6 +292,20 @@ const SETS: [(u16, u16); 3] = [
     (POLLOUT | POLLWRNORM | POLLWRBAND, POLLOUT | POLLWRNORM | POLLWRBAND | POLLERR),
     (POLLPRI, POLLPRI),
 ];
+
+fn is_select(cx: &Cx) -> bool {
+    matches!(cx.number, nr::select | nr::pselect6)
+}
+
+/// True when an entry is ready for all that a `select` asks about it: nothing can be added to the
+/// sets that the program gets. Of a `poll`, `POLLHUP` and `POLLERR` can always come on top.
+pub(super) fn is_complete(entry: &PollEntry) -> bool {
+    let complete = |(ask, found)| match entry.events & ask {
+        0 => true,
+        asked => asked == ask && entry.revents & found != 0,
+    };
+    entry.revents & POLLNVAL == 0 && SETS.into_iter().all(complete)
+}
 
 /// The entries that three sets ask for.
 fn entries_of(sets: &[Vec<u8>; 3], count: usize) -> Vec<PollFd> {

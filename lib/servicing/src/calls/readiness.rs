@@ -1,6 +1,6 @@
 //! Waiting until a remote socket is ready, by the rules of calls that read or write.
 use crate::cx::{Cx, Scratch};
-use crate::delegate::{Completion, Kept, Lease};
+use crate::delegate::{Answer, Completion, Kept, Lease};
 use crate::space::{Back, Exchange};
 use crate::table::{Resource, Table};
 use crate::wake::Wake;
@@ -213,9 +213,12 @@ impl RemotePoll {
 
     /// The number of ready entries, filled in. When the delegate is gone, every entry is ready
     /// with an error.
-    pub fn take(&self, entries: &mut [PollEntry]) -> usize {
+    pub fn take(&self, cx: &Cx, entries: &mut [PollEntry]) -> usize {
         let worker = self.exchange.worker.borrow();
-        let response = self.out.borrow().completion.get();
+        let (since, response) = {
+            let out = self.out.borrow();
+            (out.since, out.completion.get())
+        };
         let (Some(lease), Some(response)) = (worker.as_ref(), response) else {
             return 0;
         };
@@ -235,8 +238,20 @@ impl RemotePoll {
             };
             ready += usize::from(entry.revents != 0);
         }
+        if !lost && entries.iter().all(super::poll::is_complete) {
+            let (delegate, at) = (lease.delegate.id, cx.core.world.now());
+            self.table.standing.note(Answer { entries: entries.to_vec(), delegate, since, at });
+        }
         ready
     }
+}
+
+/// Fills in what is ready for a `select` without asking, where an answer to the same question
+/// said all there is and nothing has been done to any socket since.
+pub fn recall(cx: &Cx, entries: &mut [PollEntry]) -> bool {
+    let Some(delegate) = cx.table.delegate.borrow().clone() else { return false };
+    let (activity, now) = (cx.core.delegates.activity.get(), cx.core.world.now());
+    cx.table.standing.recall(entries, &delegate, activity, now)
 }
 
 /// What `poll` says of a socket that is lost.
@@ -328,7 +343,7 @@ async fn wait_for(
         poll.disarm();
     }
     // Where the delegate is gone, the next real request says what that means.
-    poll.take(entries);
+    poll.take(cx, entries);
     Ok(())
 }
 

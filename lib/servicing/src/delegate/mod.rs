@@ -18,7 +18,7 @@ use wire::{Request, Response};
 pub use registry::Delegates;
 use slot::Slot;
 pub use slot::{Completion, Lease};
-pub use standing::{Kept, Standing};
+pub use standing::{Answer, Kept, Standing};
 
 /// Where a delegate is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -34,7 +34,8 @@ pub enum Life {
 }
 
 /// Counts the requests that may change what a socket is ready for, of all processes: sockets are
-/// shared by `fork`.
+/// shared by `fork`. Each counts when it is posted and when it is answered, for its effect lies
+/// in between: while the count stands still, nothing is done to any socket.
 #[derive(Clone, Debug, Default)]
 pub struct Activity(Rc<Cell<u64>>);
 
@@ -45,10 +46,19 @@ impl Activity {
         self.0.get()
     }
 
+    /// True for a request that does nothing to any socket.
+    const fn is_look(request: &Request) -> bool {
+        matches!(request, Request::Poll { .. } | Request::Nop | Request::File(_))
+    }
+
     fn note(&self, request: &Request) {
-        if !matches!(request, Request::Poll { .. } | Request::Nop | Request::File(_)) {
-            self.0.set(self.0.get().wrapping_add(1));
+        if !Self::is_look(request) {
+            self.count();
         }
+    }
+
+    fn count(&self) {
+        self.0.set(self.0.get().wrapping_add(1));
     }
 }
 
@@ -154,13 +164,14 @@ impl Delegate {
     }
 
     fn pump(&self, world: &dyn World, wakes: &Wakes) {
-        let slots = self.slots.borrow().clone();
+        let slots = self.slots.borrow();
         let mut freed = false;
-        for slot in &slots {
+        for slot in slots.iter() {
             let busy = slot.flight.borrow().is_some();
             freed |= busy && slot.check(world, wakes) && !slot.leased.get();
         }
-        if let Some(control) = slots.iter().find(|s| s.index == 0 && s.is_free())
+        if !self.orders.borrow().is_empty()
+            && let Some(control) = slots.iter().find(|s| s.index == 0 && s.is_free())
             && let Some(order) = self.orders.borrow_mut().pop_front()
         {
             control.post(world, &order.request, order.completion);

@@ -83,9 +83,10 @@ impl Delegates {
 
     /// Looks at all mailboxes in use, and posts what waits.
     pub fn pump(&self, world: &dyn World, wakes: &Wakes) {
-        let all: Vec<_> = self.list.borrow().iter().cloned().chain(self.dispatcher()).collect();
-        for delegate in all {
-            delegate.pump(world, wakes);
+        // At every exit: nothing is copied.
+        self.list.borrow().iter().for_each(|delegate| delegate.pump(world, wakes));
+        if let Some(dispatcher) = &*self.dispatcher.borrow() {
+            dispatcher.pump(world, wakes);
         }
     }
 
@@ -179,7 +180,7 @@ impl Delegates {
         let admitted = self.admit(world, &who);
         let error = admitted.as_ref().err().map(|error| error.result() as i32);
         mailbox.admit(error).map_err(|_| Errno::EFAULT)?;
-        let slot = Rc::new(Slot::new(who.slot, who.port, frames));
+        let slot = Rc::new(Slot::new(who.slot, who.port, frames, self.activity.clone()));
         if let Some(connection) = known {
             slot.attach(world, connection);
         }

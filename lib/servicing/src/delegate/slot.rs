@@ -1,6 +1,6 @@
 //! Workers and their mailboxes.
-use super::Delegate;
 use super::pages::Pages;
+use super::{Activity, Delegate};
 use crate::wake::{Wake, Wakes};
 use crate::world::World;
 use alloc::rc::Rc;
@@ -39,6 +39,8 @@ impl Completion {
 
 pub(super) struct Flight {
     sequence: u32,
+    /// It may have an effect.
+    acts: bool,
     completion: Rc<Completion>,
 }
 
@@ -55,11 +57,12 @@ pub struct Slot {
     pub(super) leased: Cell<bool>,
     /// Number of the identity that the worker has taken; zero before that.
     serves_as: Cell<u32>,
+    activity: Activity,
 }
 
 impl Slot {
     /// A worker that has just registered.
-    pub(super) fn new(index: u32, port: u32, frames: Vec<u64>) -> Self {
+    pub(super) fn new(index: u32, port: u32, frames: Vec<u64>, activity: Activity) -> Self {
         Self {
             index,
             port,
@@ -70,6 +73,7 @@ impl Slot {
             flight: RefCell::new(None),
             leased: Cell::new(false),
             serves_as: Cell::new(0),
+            activity,
         }
     }
 
@@ -111,7 +115,8 @@ impl Slot {
         };
         self.sequence.set(sequence);
         let asleep = self.mailbox(world).post(sequence, request).unwrap_or(false);
-        *self.flight.borrow_mut() = Some(Flight { sequence, completion });
+        let acts = !Activity::is_look(request);
+        *self.flight.borrow_mut() = Some(Flight { sequence, acts, completion });
         if asleep {
             self.ring(world);
         }
@@ -125,6 +130,9 @@ impl Slot {
         let Ok(Some(answer)) = self.mailbox(world).response(current.sequence) else { return false };
         let response = answer.unwrap_or(Response::value(Errno::EIO.result()));
         if let Some(done) = flight.take() {
+            if done.acts {
+                self.activity.count();
+            }
             done.completion.complete(world, wakes, response);
         }
         true

@@ -22,13 +22,16 @@ struct Known {
 /// What has been written into the tables.
 pub struct Tables {
     known: Vec<Option<Known>>,
+    /// The list of spaces that has been written: number and record of each.
+    order: Vec<(u32, usize)>,
     ready: bool,
     all: Option<bool>,
 }
 
 impl Default for Tables {
     fn default() -> Self {
-        Self { known: alloc::vec![None; at::RECORD_COUNT], ready: false, all: None }
+        let known = alloc::vec![None; at::RECORD_COUNT];
+        Self { known, order: Vec::new(), ready: false, all: None }
     }
 }
 
@@ -50,8 +53,8 @@ impl Tables {
                 self.assign(&spaces);
                 all |= !write(window, at::BUCKETS, &self.buckets()[..]);
             }
-            for space in spaces.iter() {
-                all |= !self.record(window, space, space.cr3 == current);
+            for (n, space) in spaces.iter().enumerate() {
+                all |= !self.record(window, n, space, space.cr3 == current);
             }
         }
         if self.all != Some(all) && write(window, at::ALL, &u32::from(all).to_le_bytes()) {
@@ -63,10 +66,9 @@ impl Tables {
         self.known.iter().position(|k| k.is_some_and(|k| k.id == id))
     }
 
-    /// True while each space has a record and each record a space.
+    /// True while the spaces are those that have been written, in the same order.
     fn is_current(&self, spaces: &[Rc<Space>]) -> bool {
-        self.known.iter().flatten().count() == spaces.len()
-            && spaces.iter().all(|s| self.place(s.id).is_some())
+        self.order.iter().map(|(id, _)| *id).eq(spaces.iter().map(|s| s.id))
     }
 
     /// Gives each space a record; those that have one keep it.
@@ -81,6 +83,8 @@ impl Tables {
                 *free = Some(Known { id: space.id, root: space.cr3, version: None });
             }
         }
+        let placed = spaces.iter().filter_map(|s| Some((s.id, self.place(s.id)?)));
+        self.order = placed.collect();
     }
 
     /// The hash table: linear probing, at most half full.
@@ -103,9 +107,9 @@ impl Tables {
         table
     }
 
-    /// Writes a space's record if it has changed. False when it could not be written.
-    fn record(&mut self, window: &Window<'_>, space: &Space, current: bool) -> bool {
-        let Some(place) = self.place(space.id) else { return false };
+    /// Writes the record of the `n`th space if it has changed. False when it could not be written.
+    fn record(&mut self, window: &Window<'_>, n: usize, space: &Space, current: bool) -> bool {
+        let Some((_, place)) = self.order.get(n).copied() else { return false };
         let Some(Some(known)) = self.known.get_mut(place) else { return false };
         if known.version.is_some() && !current {
             return true;

@@ -17,6 +17,8 @@ enum Step {
     Pipe(bool),
     /// `poll` over both sides, or the remote one alone; for input, or for output too.
     Poll { both: bool, output: bool },
+    /// The same by `select`.
+    Select { both: bool, output: bool },
     /// The delegate is slow, or not any more.
     Frozen(bool),
 }
@@ -29,6 +31,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<bool>().prop_map(Step::Pipe),
         8 => (any::<bool>(), proptest::bool::weighted(0.1))
             .prop_map(|(both, output)| Step::Poll { both, output }),
+        8 => (any::<bool>(), proptest::bool::weighted(0.3))
+            .prop_map(|(both, output)| Step::Select { both, output }),
         1 => any::<bool>().prop_map(Step::Frozen),
     ]
 }
@@ -75,6 +79,29 @@ impl Both {
         }
     }
 
+    /// The same, by `select`.
+    fn select(&mut self, both: bool, output: bool) -> Option<(u16, u16)> {
+        let remote = 1u64 << self.fd;
+        let read = remote | u64::from(both) << 9;
+        self.g.write(self.p, DATA, &read.to_le_bytes());
+        self.g.write(self.p, DATA + 8, &if output { remote } else { 0 }.to_le_bytes());
+        let sets = [10, DATA, if output { DATA + 8 } else { 0 }, 0, 0];
+        match self.g.begin(self.p, FS, RSP, nr::select, &sets) {
+            End::Done(ready) => {
+                let set = |at| {
+                    let bytes = self.g.read(self.p, at, 8);
+                    u64::from_le_bytes(bytes.try_into().expect("eight"))
+                };
+                let (read, write) = (set(DATA), if output { set(DATA + 8) } else { 0 });
+                assert_eq!(ready, i64::from(read.count_ones() + write.count_ones()));
+                let bit = |set: u64, fd| (set >> fd & 1) as u16;
+                Some((bit(read, self.fd) | bit(write, self.fd) << 2, bit(read, 9)))
+            }
+            End::Blocked(_) => None,
+            End::Child(..) => panic!("a child"),
+        }
+    }
+
     fn polls(&self) -> usize {
         let log = self.g.world.net.log.borrow();
         log.iter().filter(|(_, r)| matches!(r, Request::Poll { .. })).count()
@@ -108,10 +135,14 @@ proptest! {
                     b.pipe.bytes.borrow_mut().extend(full.then_some(1));
                     local = full;
                 }
-                Step::Poll { both, output } => {
+                Step::Poll { both, output } | Step::Select { both, output } => {
                     let remote = if output { 4 } else { 0 } | u16::from(bytes > 0);
                     let here = u16::from(both && local);
-                    match b.poll(both, output) {
+                    let found = match step {
+                        Step::Poll { .. } => b.poll(both, output),
+                        _ => b.select(both, output),
+                    };
+                    match found {
                         None => prop_assert!(frozen || (remote, here) == (0, 0)),
                         Some((found, pipe)) if frozen => {
                             prop_assert_eq!(pipe, here);
@@ -168,4 +199,34 @@ fn another_process_that_reads_makes_an_old_answer_a_hint() {
     assert_eq!(b.poll(true, false), Some((0, 1)));
     b.pipe.bytes.borrow_mut().clear();
     assert_eq!(b.poll(true, false), None);
+}
+
+#[test]
+fn a_loop_over_a_ready_remote_side_asks_the_delegate_once() {
+    let mut b = Both::new(Form::Stub);
+    b.arrive(b"xy");
+    assert_eq!(b.select(false, false), Some((1, 0)));
+    let (polls, exits) = (b.polls(), b.g.exits);
+    for _ in 0..1000 {
+        assert_eq!(b.select(false, false), Some((1, 0)));
+    }
+    assert_eq!(b.polls(), polls, "no request at all");
+    assert_eq!(b.g.exits - exits, 1000, "one for each call");
+    // The local side is looked at all the same.
+    assert_eq!(b.select(true, false), Some((1, 0)));
+    b.pipe.bytes.borrow_mut().push_back(1);
+    assert_eq!(b.select(true, false), Some((1, 1)));
+    // What was not ready is asked for each time.
+    assert_eq!(b.select(false, true), Some((5, 0)));
+    assert_eq!(b.g.call(b.p, nr::read, &[b.fd, DATA, 2]), 2);
+    assert_eq!(b.select(false, true), Some((4, 0)));
+    assert_eq!(b.select(true, false), Some((0, 1)));
+    b.arrive(b"x");
+    b.g.events();
+    assert_eq!(b.select(false, true), Some((5, 0)));
+    // Whatever is done to a socket, by anybody, makes an answer void: also while it is under way.
+    b.g.world.net.frozen.set(true);
+    let read = b.g.begin(b.p, FS + 1, RSP - 0x4000, nr::read, &[b.fd, DATA + 64, 1]);
+    assert!(matches!(read, End::Blocked(_)));
+    assert!(b.select(false, false).is_none());
 }
