@@ -15,7 +15,7 @@ use std::io::Write;
 pub enum Suite {
     /// A loop of `select` calls over local and remote descriptors.
     Table1,
-    /// A download of 64 MiB.
+    /// Transfers of 64 MiB, with and without `select`, on a free and a limited link.
     Transfer,
     /// The kernel's own operations: calls, switches, faults, regions.
     Kernel,
@@ -32,7 +32,7 @@ pub struct Arguments {
     /// Leave instructions out, which need a second, slow run
     #[arg(long)]
     no_instructions: bool,
-    /// Calls in each loop of `table1`, instead of those of bench/table1.toml
+    /// Calls in each loop of `table1` at most; bench/table1.toml says how many there are
     #[arg(long, hide = true)]
     rounds: Option<u64>,
     /// Measure these rows of `table1` only, against the base

@@ -6,7 +6,7 @@ use crate::machine::{Machine, Vm};
 use crate::progress::Progress;
 use crate::run::shower;
 use crate::web;
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use serde::Deserialize;
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
@@ -76,7 +76,7 @@ impl Selection {
             if base.as_ref() != Some(&plan.row) {
                 plan.forms.retain(|form| wanted(&self.forms, form));
             }
-            plan.rounds = self.rounds.unwrap_or(plan.rounds);
+            plan.rounds = plan.rounds.min(self.rounds.unwrap_or(u64::MAX));
         }
     }
 }
@@ -121,6 +121,10 @@ fn pass(
             let what = if count { "counting instructions" } else { "measuring" };
             progress.step(format!("{what}: {}, {form}", plan.title));
             let rounds = if count { plan.counted_rounds } else { plan.rounds };
+            if rounds == 0 {
+                results.push((plan.clone(), form.clone(), Err(anyhow!("not measured"))));
+                continue;
+            }
             results.push((plan.clone(), form.clone(), row(&machine, plan, form, rounds, port)));
         }
     }

@@ -1,23 +1,25 @@
-//! The measured program of `trapline bench table1`: a loop of `select` calls, one row of the
-//! table a run, and one line of JSON as its result.
+//! The measured program of `trapline bench table1` and `transfer`: a loop of `select` calls, or a
+//! transfer of bytes, one row of the table a run, and one line of JSON as its result.
 //!
-//! The peer of a remote row is a TCP server that answers every byte `d` with one byte and says
-//! nothing else.
+//! The peer of a remote row of `table1` is a TCP server that answers every byte `d` with one byte and
+//! says nothing else.
 #![forbid(unsafe_code)]
 
 mod row;
+mod ttcp;
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
 use row::{Row, Sockets};
 use std::net::SocketAddr;
-use std::time::Instant;
+use std::time::{Duration, Instant};
+use ttcp::{Transfer, Way};
 
 /// One row of the table of `select` costs.
 #[derive(Parser)]
 struct Arguments {
     /// Which descriptors: base, untrusted, local, local-high, local+[remote], remote,
-    /// [local]+remote, hold; or switch, which only chooses the form.
+    /// [local]+remote, remote-echo, hold; send, receive; or switch, which only chooses the form.
     row: String,
     /// Calls in the loop.
     #[arg(long, default_value_t = 100_000)]
@@ -28,7 +30,16 @@ struct Arguments {
     /// Peer of the remote rows.
     #[arg(long)]
     connect: Option<SocketAddr>,
+    /// Bytes of a transfer.
+    #[arg(long, default_value_t = 64 << 20)]
+    bytes: u64,
+    /// A `select` before each read or write of a transfer.
+    #[arg(long)]
+    select: bool,
 }
+
+/// How long the other VM gets to come to rest before anything is measured.
+const QUIET: Duration = Duration::from_millis(20);
 
 fn switch(name: &str) -> Result<()> {
     use wire::hypercall::Form;
@@ -52,6 +63,26 @@ fn ticks() -> u64 {
 
 fn main() -> Result<()> {
     let arguments = Arguments::parse();
+    if let Some(way) = Way::from_name(&arguments.row) {
+        return transfer(way, &arguments);
+    }
+    table_row(&arguments)
+}
+
+/// Exits are not counted here: in the service VM nobody tells them.
+fn transfer(way: Way, arguments: &Arguments) -> Result<()> {
+    let mut transfer = Transfer::open(way, arguments.connect, arguments.bytes, arguments.select)?;
+    let start = Instant::now();
+    let calls = transfer.run()?;
+    let time = start.elapsed().as_nanos();
+    println!(
+        "{{\"row\":\"{}\",\"bytes\":{},\"calls\":{calls},\"nanoseconds\":{time}}}",
+        arguments.row, arguments.bytes
+    );
+    Ok(())
+}
+
+fn table_row(arguments: &Arguments) -> Result<()> {
     if let Some(form) = &arguments.form {
         switch(form)?;
     }
@@ -67,6 +98,8 @@ fn main() -> Result<()> {
     }
     // A few rounds first, so that every page and cache is warm.
     (0..16).try_for_each(|_| sockets.round())?;
+    // Workers in the other VM look for more for a while, and would be counted.
+    std::thread::sleep(QUIET);
     let (exits_before, ticks_before, start) = (exits(), ticks(), Instant::now());
     for _ in 0..arguments.rounds {
         sockets.round()?;

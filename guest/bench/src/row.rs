@@ -19,6 +19,8 @@ pub enum Row {
     Remote,
     /// A remote one, ready, and a local one that never is.
     RemoteFirst,
+    /// A byte is sent, waited for and read: nothing can be known beforehand.
+    Echo,
     /// No loop: holds a connection until standard input ends.
     Hold,
 }
@@ -32,6 +34,7 @@ impl Row {
             "local+[remote]" => Self::LocalFirst,
             "remote" => Self::Remote,
             "[local]+remote" => Self::RemoteFirst,
+            "remote-echo" => Self::Echo,
             "hold" => Self::Hold,
             _ => return None,
         })
@@ -67,8 +70,11 @@ impl Sockets {
 
     /// One call.
     pub fn round(&mut self) -> Result<()> {
+        if self.row == Row::Echo {
+            self.tell(b"d")?;
+        }
         let mut set = FdSet::new();
-        if self.row != Row::Remote {
+        if !matches!(self.row, Row::Remote | Row::Echo) {
             set.insert(self.local.as_fd());
         }
         if !matches!(self.row, Row::Local | Row::LocalHigh)
@@ -80,7 +86,17 @@ impl Sockets {
         if ready != 1 {
             bail!("select found {ready} descriptors ready, not 1");
         }
+        if self.row == Row::Echo
+            && let Some(remote) = &mut self.remote
+        {
+            remote.read_exact(&mut [0]).context("remote read")?;
+        }
         Ok(())
+    }
+
+    fn tell(&mut self, bytes: &[u8]) -> Result<()> {
+        let Some(remote) = &mut self.remote else { return Ok(()) };
+        remote.write_all(bytes).context("remote write")
     }
 
     /// Waits for the end of standard input.
@@ -95,7 +111,9 @@ fn connect(row: Row, peer: Option<SocketAddr>) -> Result<Option<TcpStream>> {
     match peer {
         Some(peer) => {
             let stream = TcpStream::connect(peer);
-            Ok(Some(stream.with_context(|| format!("cannot connect to {peer}"))?))
+            let stream = stream.with_context(|| format!("cannot connect to {peer}"))?;
+            stream.set_nodelay(true).context("TCP_NODELAY")?;
+            Ok(Some(stream))
         }
         None if row == Row::Local => Ok(None),
         None => bail!("this row needs --connect"),
