@@ -19,6 +19,7 @@ pub mod run;
 pub mod supervise;
 pub mod test;
 pub mod timeline;
+pub mod top;
 pub mod web;
 
 /// The exit status for an error, and what to say about it.

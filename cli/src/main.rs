@@ -32,6 +32,8 @@ enum Command {
     },
     /// Say what this machine offers, and what to do about what is missing.
     Doctor,
+    /// Show what is in the memory of the machine that was started last, by manager.
+    Top(trapline::top::Arguments),
     /// Measure and print costs.
     Bench(trapline::bench::Arguments),
     /// Run all tests, or those of one group.
@@ -85,6 +87,7 @@ fn dispatch(command: Command) -> Result<u8> {
         Command::Demo { verbose } => trapline::demo::demo(verbose),
         Command::Policy { command } => trapline::policy::run(&command),
         Command::Doctor => Ok(trapline::doctor::doctor()),
+        Command::Top(arguments) => trapline::top::top(&arguments),
         Command::Bench(arguments) => trapline::bench::bench(&arguments),
         Command::Test(arguments) => trapline::test::test(&arguments),
         Command::Fuzz(arguments) => trapline::fuzz::fuzz(&arguments),

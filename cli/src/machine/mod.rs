@@ -1,4 +1,5 @@
 //! The running machine: QEMU, the link into it, commands inside its virtual machines.
+pub mod attach;
 pub mod backlog;
 pub mod board;
 pub mod kernel_test;
@@ -9,7 +10,9 @@ pub mod transport;
 use crate::cache::Cache;
 use crate::supervise;
 use anyhow::{Context, Result, anyhow, bail};
+use attach::Asker;
 use board::Board;
+use hostlink::memory::Entry;
 use hostlink::relay::{Form, Stats, ToRelay};
 use hostlink::{Stream, agent};
 use std::fs::File;
@@ -74,6 +77,8 @@ pub struct Machine {
     child: Child,
     board: Arc<Board>,
     outbox: Outbox,
+    asker: Arc<Asker>,
+    _door: Option<attach::Door>,
     logs: PathBuf,
     next: AtomicU32,
     started: Instant,
@@ -112,8 +117,12 @@ impl Machine {
                 return Err(if said.is_empty() { error } else { anyhow!("QEMU failed: {said}") });
             }
         };
+        let asker = Arc::new(Asker::new(board.clone(), outbox.clone()));
+        let door = matches!(setup.kind, qemu::Kind::Trapline)
+            .then(|| attach::open(cache, asker.clone()))
+            .transpose()?;
         let (next, folder) = (AtomicU32::new(1), Mutex::new(Some(sockets)));
-        Ok(Self { child, board, outbox, logs, next, started, folder, disk })
+        Ok(Self { child, board, outbox, asker, _door: door, logs, next, started, folder, disk })
     }
 
     /// QEMU's process number.
@@ -232,6 +241,17 @@ impl Machine {
         let limit = Duration::from_secs(20);
         let what = "the relay did not answer";
         self.wait(limit, what, None, |state| state.stats.take())
+    }
+
+    /// What the memory managers tell.
+    ///
+    /// # Errors
+    /// No answer.
+    pub fn memory(&self) -> Result<Vec<Entry>> {
+        let answer = self.asker.memory();
+        answer.map_err(|failure| {
+            self.explain(failure, "the link server did not answer", Duration::from_secs(20))
+        })
     }
 
     /// Chooses the form of interception.

@@ -1,5 +1,6 @@
 //! Messages of the control stream, between the host command and `servers/link`.
 use crate::BadMessage;
+use crate::memory::Entry;
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +22,11 @@ pub enum ToHost {
         /// Bytes lost so far.
         bytes: u64,
     },
+    /// Answer to [`ToMachine::GetMemory`].
+    Memory {
+        /// The objects of all managers.
+        entries: Vec<Entry>,
+    },
     /// A part of the machine failed.
     Failed {
         /// What, and why.
@@ -33,6 +39,8 @@ pub enum ToHost {
 pub enum ToMachine {
     /// Asks for [`ToHost::Up`] again.
     Hello,
+    /// Asks for [`ToHost::Memory`].
+    GetMemory,
 }
 
 impl ToHost {

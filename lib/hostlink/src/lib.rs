@@ -3,6 +3,7 @@
 //! * [`frame`]: the outermost layer. Several streams share the console; `servers/link` takes them
 //!   apart without looking into them.
 //! * [`control`]: messages of [`Stream::Control`], between the host command and `servers/link`.
+//! * [`memory`]: what memory managers tell, within those.
 //! * [`agent`]: the byte protocol between the host command and `guest/init` (hvc1 of a VM), carried
 //!   by the two agent streams.
 //! * [`relay`]: messages of [`Stream::Relay`], between the host command and `servers/relay`.
@@ -17,6 +18,7 @@ extern crate alloc;
 pub mod agent;
 pub mod control;
 pub mod frame;
+pub mod memory;
 pub mod relay;
 
 pub use frame::{BadFrame, Decoder, Frame, MAX_PAYLOAD, Stream};

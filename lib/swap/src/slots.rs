@@ -1,23 +1,26 @@
 //! Places on the disk: which are free, and what is expected in those that are not.
+use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
 /// What was written to a place.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Written {
+    /// Whose contents they are.
+    pub page: u32,
     /// Number of the sealing.
     pub version: u64,
     /// Bytes, without the tag.
     pub length: u16,
 }
 
-/// The places. They are used in order, and the one freed last first, so that the disk stays as short
-/// as possible.
+/// The places. They are used in order, and the one freed first is used again first: what left memory
+/// together lies together, and can be read together.
 #[derive(Debug, Default)]
 pub struct Slots {
     count: u32,
     /// Never used places begin here; what is known of those before.
     written: Vec<Written>,
-    free: Vec<u32>,
+    free: VecDeque<u32>,
 }
 
 impl Slots {
@@ -41,7 +44,7 @@ impl Slots {
 
     /// Takes a place.
     pub fn take(&mut self, written: Written) -> Option<u32> {
-        if let Some(slot) = self.free.pop() {
+        if let Some(slot) = self.free.pop_front() {
             *self.written.get_mut(slot as usize)? = written;
             return Some(slot);
         }
@@ -60,6 +63,6 @@ impl Slots {
 
     /// Frees a place that was taken.
     pub fn release(&mut self, slot: u32) {
-        self.free.push(slot);
+        self.free.push_back(slot);
     }
 }

@@ -16,6 +16,9 @@ use alloc::vec;
 use alloc::vec::Vec;
 use memory::Memory;
 
+/// Most pages that are read along with one that is needed.
+const READ_AHEAD: usize = 7;
+
 /// Where a page is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Page {
@@ -93,6 +96,8 @@ pub struct Counters {
     pub unpacked: u64,
     /// Pages that came back from the disk.
     pub read: u64,
+    /// Of these, pages that nobody had asked for yet.
+    pub read_ahead: u64,
     /// Pages evicted because they were zero, or equal to their copy on the disk.
     pub dropped: u64,
     /// Pages compressed.
@@ -112,6 +117,8 @@ pub struct Now {
     pub resident_most: u32,
     /// Frames there are.
     pub quota: u32,
+    /// Mappings in all spaces together.
+    pub shown: u32,
     /// Pages in compressed memory.
     pub packed: u32,
     /// Bytes of compressed memory in use.
@@ -133,6 +140,7 @@ pub struct Swap<M, S, D> {
     frames: Frames,
     chunks: Chunks,
     packed: u32,
+    shown: u32,
     slots: Slots,
     sealer: Sealer,
     requests: Vec<Option<Pending>>,
@@ -154,6 +162,7 @@ impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
             frames: Frames::new(sizes.frames),
             chunks,
             packed: 0,
+            shown: 0,
             slots: Slots::new(disk.slots()),
             sealer: Sealer::new(key),
             requests: vec![None; usize::from(disk.requests())],
@@ -185,6 +194,7 @@ impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
             resident,
             resident_most,
             quota: self.frames.count(),
+            shown: self.shown,
             packed: self.packed,
             packed_bytes: u64::from(used) * Chunks::SIZE as u64,
             away: self.slots.used(),
@@ -232,6 +242,7 @@ impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
                 self.slots.release(slot);
             }
         }
+        self.shown += u32::from(frame.spaces & 1 << space == 0);
         frame.spaces |= 1 << space;
         Answer::Map { frame: number, write: frame.dirty }
     }
@@ -299,14 +310,36 @@ impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
         matches!(lz4_flex::block::decompress_into(stored, &mut *self.plain), Ok(PAGE))
     }
 
-    /// Starts to read a page.
+    /// Starts to read a page, and those that left memory just after it, as far as that costs nobody
+    /// anything: frames are free, and half of the requests stay free for others.
     fn fetch(&mut self, page: u32, frame: u32, slot: u32) -> Option<Answer> {
+        self.start_reading(page, frame, slot)?;
+        for next in (slot + 1..).take(READ_AHEAD) {
+            let under_way = self.requests.iter().flatten().count();
+            let Some(written) = self.slots.written(next) else { break };
+            if self.state(written.page) != Some(Page::Away(next)) {
+                continue;
+            }
+            if under_way >= self.requests.len() / 2 {
+                break;
+            }
+            let Some(frame) = self.frames.take() else { break };
+            if self.start_reading(written.page, frame, next).is_none() {
+                self.frames.give(frame);
+                break;
+            }
+            self.counters.read_ahead += 1;
+        }
+        Some(Answer::Later)
+    }
+
+    fn start_reading(&mut self, page: u32, frame: u32, slot: u32) -> Option<()> {
         let request = self.free_request()?;
         let length = TAG + usize::from(self.slots.written(slot)?.length);
         self.begin(request, Pending { page, slot, frame: Some(frame), failures: 0 });
         self.set(page, Page::Reading(request));
         self.disk.read(request, slot, length);
-        Some(Answer::Later)
+        Some(())
     }
 
     fn free_request(&self) -> Option<u16> {

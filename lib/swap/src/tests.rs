@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 const PAGES: u32 = 40;
 const FRAMES: u32 = 8;
 const CHUNKS: u32 = 24;
-const REQUESTS: u16 = 3;
+const REQUESTS: u16 = 6;
 const SIZES: Sizes = Sizes { pages: PAGES, frames: FRAMES, chunks: CHUNKS };
 
 /// What is mapped: by space and page, the frame and whether it may be written.
@@ -418,6 +418,23 @@ fn a_disk_that_fails_to_write_loses_those_pages() {
     assert!(!damage.forged);
     assert_eq!(bench.swap.fault(damage.page, 0, false), Answer::Lost);
     assert!(bench.swap.counters().lost > 0);
+}
+
+#[test]
+fn what_left_together_is_read_together() {
+    let mut bench = Bench::new(PAGES);
+    for page in 0..PAGES {
+        bench.write(0, page, &contents(2, page)).expect("room");
+    }
+    while bench.complete(0).is_some() {}
+    let before = bench.swap.counters();
+    for page in 0..16 {
+        assert!(bench.read(0, page) == Ok(contents(2, page)), "page {page}");
+    }
+    let after = bench.swap.counters();
+    assert!(after.read_ahead > 0);
+    // Hardly more is read than was asked for.
+    assert!(after.read - before.read <= 16 + u64::from(FRAMES), "{after:?}");
 }
 
 #[test]

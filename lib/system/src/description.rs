@@ -38,6 +38,9 @@ pub struct Program {
     /// Files of the boot archive that it sees, read-only.
     #[serde(default)]
     pub files: Vec<FileUse>,
+    /// Memory managers that tell it what they have (`lib/ledger`).
+    #[serde(default)]
+    pub ledgers: Vec<String>,
 }
 
 /// A file of the boot archive in a program's space.
@@ -224,6 +227,7 @@ impl Description {
             if program.cpus.is_empty() || program.cpus.len() > 8 {
                 return Err(format!("program '{}' needs 1 to 8 processors", program.name));
             }
+            program.ledgers.iter().try_for_each(|l| self.need(l, 0, &program.name))?;
             if program.cpus.len() > 1 && !program.pinned {
                 return Err(format!("program '{}' has several threads: pin it", program.name));
             }

@@ -2,7 +2,8 @@
 //! loader put them, so that all who use a file use the same memory.
 //!
 //! Configuration: capability `archive`; parameter `files`, a list `offset:length,…` of the files'
-//! places in the archive, numbered from zero.
+//! places in the archive, numbered from zero; region `ledger`, where it tells what there is. The badge
+//! of a region's portal is the number of its space, below 64.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]
@@ -11,35 +12,95 @@ extern crate alloc;
 
 use abi::{Access, Error, FaultMessage, FaultReply, MemRights, Selector};
 use alloc::vec::Vec;
-use backing::{Object, Tag, piece};
+use backing::{CHUNK, Object, Piece, Tag, piece};
+use ledger::Row;
+use rt::Shared;
+use spin::{Mutex, Once};
 
 rt::entry!(main);
 
-fn serve(files: &[Object], fault: &FaultMessage, memory: Selector) -> Result<FaultReply, Error> {
-    if fault.access == Access::Write {
-        return Err(Error::NoRight);
+/// What the threads share. They run on different processors, so a spin lock is enough.
+struct State {
+    files: Vec<File>,
+    ledger: Option<Shared>,
+}
+
+/// A file, and who uses what of it.
+struct File {
+    object: Object,
+    /// For each chunk, whether any of it was ever mapped.
+    touched: Vec<bool>,
+    /// The spaces that have mapped any of it, as bits.
+    spaces: u64,
+    row: Row,
+}
+
+static STATE: Once<Mutex<State>> = Once::new();
+
+impl State {
+    fn from_config() -> Self {
+        let list = rt::config().parameter("files").unwrap_or("");
+        let files = Object::list(list).map(|file| match file {
+            Ok(object) => File::new(object),
+            Err(part) => panic!("parameter 'files' is malformed at '{part}'"),
+        });
+        Self { files: files.collect(), ledger: Shared::region("ledger") }
     }
-    let tag = Tag::decode(fault.tag);
-    let file = files.get(tag.object as usize).ok_or(Error::NoRegion)?;
-    let found = piece(*file, tag, fault.offset, fault.region_length).ok_or(Error::BadAddress)?;
-    Ok(FaultReply::Map {
-        memory,
-        memory_offset: found.memory_offset,
-        region_offset: found.region_offset,
-        length: found.length,
-        rights: MemRights::READ | MemRights::EXEC,
-    })
+
+    fn serve(
+        &mut self,
+        badge: u64,
+        fault: &FaultMessage,
+        memory: Selector,
+    ) -> Result<FaultReply, Error> {
+        if fault.access == Access::Write {
+            return Err(Error::NoRight);
+        }
+        let tag = Tag::decode(fault.tag);
+        let file = self.files.get_mut(tag.object as usize).ok_or(Error::NoRegion)?;
+        let found = piece(file.object, tag, fault.offset, fault.region_length);
+        let found = found.ok_or(Error::BadAddress)?;
+        file.shown(badge, &found);
+        if let Some(ledger) = &self.ledger {
+            // What finds no room there is told to nobody.
+            let _ = file.row.write(ledger, tag.object.into());
+        }
+        Ok(FaultReply::Map {
+            memory,
+            memory_offset: found.memory_offset,
+            region_offset: found.region_offset,
+            length: found.length,
+            rights: MemRights::READ | MemRights::EXEC,
+        })
+    }
+}
+
+impl File {
+    fn new(object: Object) -> Self {
+        let touched = alloc::vec![false; object.length.div_ceil(CHUNK) as usize];
+        let row = Row { size: object.length, quota: object.length, ..Row::default() };
+        Self { object, touched, spaces: 0, row }
+    }
+
+    /// Notes that a space has been shown a piece. It is in memory all the time; what counts as such
+    /// is what anybody has ever asked for.
+    fn shown(&mut self, badge: u64, piece: &Piece) {
+        let touched = usize::try_from(piece.chunk).ok().and_then(|c| self.touched.get_mut(c));
+        if touched.is_some_and(|touched| !core::mem::replace(touched, true)) {
+            self.row.resident += piece.length;
+            self.row.resident_most = self.row.resident;
+        }
+        self.spaces |= 1 << (badge % 64);
+        self.row.spaces = self.spaces.count_ones().into();
+        self.row.shown += piece.length;
+        self.row.faults += 1;
+    }
 }
 
 fn main(_thread: u64) -> ! {
-    let config = rt::config();
-    let Some(memory) = config.capability("archive") else {
+    let state = STATE.call_once(|| Mutex::new(State::from_config()));
+    let Some(memory) = rt::config().capability("archive") else {
         panic!("no capability 'archive' in the configuration");
     };
-    let files = Object::list(config.parameter("files").unwrap_or("")).map(|file| match file {
-        Ok(file) => file,
-        Err(part) => panic!("parameter 'files' is malformed at '{part}'"),
-    });
-    let files: Vec<_> = files.collect();
-    rt::serve_faults(|fault| serve(&files, fault, Selector(memory)))
+    rt::serve_faults(|badge, fault| state.lock().serve(badge, fault, Selector(memory)))
 }

@@ -8,6 +8,7 @@
 extern crate alloc;
 
 mod console;
+mod memory;
 mod stream;
 
 use abi::NO_DEADLINE;
@@ -99,6 +100,9 @@ impl Link {
         if frame.stream == Stream::Control {
             match ToMachine::decode(&frame.payload) {
                 Ok(ToMachine::Hello) => self.say(&ToHost::Up { version: VERSION }),
+                Ok(ToMachine::GetMemory) => {
+                    self.say(&ToHost::Memory { entries: memory::entries() });
+                }
                 Err(error) => log!("control message of the host: {error}"),
             }
             return;

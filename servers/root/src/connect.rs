@@ -22,6 +22,7 @@ impl Builder {
             self.give_capabilities(n)?;
         }
         self.give_pool()?;
+        self.give_ledgers()?;
         self.share_memory()?;
         for channel in self.description.channels.clone() {
             self.join(&channel)?;
@@ -104,7 +105,7 @@ impl Builder {
         for used in self.description.programs[n].files.clone() {
             let (number, file) = self.file(&used.file)?;
             let length = file.length;
-            let portal = self.portal_on(1, self.programs[n].threads[0].cpu, 0)?;
+            let portal = self.portal_on(1, self.programs[n].threads[0].cpu, n as u64)?;
             let tag = Tag { object: number, offset: 0 }.encode();
             let tag = tag.ok_or_else(|| Failure("tag".into()))?;
             self.programs[n].bind(&used.region, portal, tag, length, MemRights::READ)?;
@@ -132,7 +133,8 @@ impl Builder {
             let tag = tag.ok_or_else(|| Failure("tag".into()))?;
             for used in &object.used_by {
                 let cpu = self.program(&used.program)?.threads[0].cpu;
-                let portal = self.manager_of(number, cpu)?;
+                let space = self.space_number(&used.program);
+                let portal = self.manager_of(number, cpu, space)?;
                 let program = self.program(&used.program)?;
                 let base = program.bind(&used.region, portal, tag, length, RW)?;
                 let (space, monitors) = (program.space, &self.description.machines);

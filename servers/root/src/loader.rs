@@ -84,7 +84,7 @@ impl Builder {
                 let (archive, at) = (own(RootSelector::Archive), start + segment.offset);
                 pinned_in(space, segment.address, archive, at, length, segment.rights)?;
             } else {
-                let portal = self.portal_on(1, self.programs[n].threads[0].cpu, 0)?;
+                let portal = self.portal_on(1, self.programs[n].threads[0].cpu, n as u64)?;
                 let tag = Tag { object: number, offset: segment.offset };
                 let tag = tag.encode().ok_or_else(|| Failure("tag".into()))?;
                 let rights = segment.rights;

@@ -130,7 +130,9 @@ impl Builder {
             sys::region_bind(Bind { space, base, length, portal, tag, rights, hint: 21 })
                 .map_err(Failure::kernel(&what))
         };
-        let portal = self.manager_of(number, cpu)?;
+        let monitor = self.space_number(&machine.monitor);
+        let space_number = self.programs.len() as u64 + monitor;
+        let portal = self.manager_of(number, cpu, space_number)?;
         bind(0, ram, portal, tag(number as u32)?, all)?;
         self.shown(number, space, 0, "guest")?;
         self.join_monitor(number, &machine.monitor)?;
@@ -140,7 +142,7 @@ impl Builder {
                 let (number, file) = self.file(&machine.root_image)?;
                 (number, file.length.next_multiple_of(4096))
             };
-            let portal = self.portal_on(1, cpu, 0)?;
+            let portal = self.portal_on(1, cpu, space_number)?;
             let rights = MemRights::READ | MemRights::EXEC;
             bind(GUEST_ROOT_IMAGE, length, portal, tag(file)?, rights)?;
             let monitor = self.program(&machine.monitor)?;

@@ -12,6 +12,7 @@ mod boot;
 mod connect;
 mod devices;
 mod layout;
+mod ledgers;
 mod loader;
 mod machine;
 mod program;

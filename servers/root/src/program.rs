@@ -189,7 +189,7 @@ impl Builder {
         let space = self.programs[n].space;
         let stack_at = |t: u64| STACKS + t * STACK_DISTANCE;
         if let Some(object) = object {
-            let portal = self.portal_on(0, self.programs[n].threads[0].cpu, 0)?;
+            let portal = self.portal_on(0, self.programs[n].threads[0].cpu, n as u64)?;
             let bind = |base: u64, length: u64, offset: u64| {
                 let tag = backing::Tag { object: object as u32, offset };
                 let tag = tag.encode().ok_or_else(|| Failure("tag".into()))?;

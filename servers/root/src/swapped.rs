@@ -46,11 +46,11 @@ impl Builder {
         Ok(Some(Swapped { program, at, resident, clients: 0, list: String::new() }))
     }
 
-    /// Portal, for a thread on `cpu`, of the manager of memory object `number`. What is bound to it
+    /// Portal, for a thread on `cpu` in space number `space`, of the manager of memory object `number`. What is bound to it
     /// is to be told by [`Builder::shown`] before the next one is asked for.
-    pub fn manager_of(&mut self, number: usize, cpu: u32) -> Result<Selector, Failure> {
+    pub fn manager_of(&mut self, number: usize, cpu: u32, space: u64) -> Result<Selector, Failure> {
         match self.swapped.get(number).and_then(Option::as_ref) {
-            None => self.portal_on(0, cpu, 0),
+            None => self.portal_on(0, cpu, space),
             Some(swapped) => self.portal_on(swapped.program, cpu, swapped.clients.into()),
         }
     }

@@ -54,6 +54,11 @@ impl Clients {
         Some(Client { space, base, kind })
     }
 
+    /// How many there are.
+    pub fn count(&self) -> u64 {
+        self.0.len() as u64
+    }
+
     /// The region behind a badge.
     pub fn get(&self, badge: u64) -> Option<Client> {
         self.0.get(usize::try_from(badge).ok()?).copied()

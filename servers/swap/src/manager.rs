@@ -6,9 +6,10 @@ use abi::{
     PAGE_SIZE, Selector,
 };
 use backing::Tag;
+use ledger::Row;
 use memory::Memory;
 use rt::{Shared, log, sys, time};
-use swap_store::{Answer, Chunks, Damage, KEY, Sizes, Swap};
+use swap_store::{Answer, Chunks, Damage, KEY, SLOT, Sizes, Swap};
 
 /// One part in so many of the memory is for compressed pages.
 const PACKED_PART: u64 = 4;
@@ -22,6 +23,9 @@ const MOST_REPORTS: u32 = 16;
 pub struct Manager {
     swap: Swap<Shared, Clients, Disk>,
     pool: Selector,
+    ledger: Option<Shared>,
+    /// What does not change of the row there.
+    row: Row,
     /// The monitor's notification and the bits that tell it of a loss.
     monitor: Option<(Selector, u64)>,
     /// When the grace that the first loss began is over.
@@ -66,11 +70,19 @@ impl Manager {
             packed >> 20,
             swap_store::Disk::slots(&disk)
         );
+        let row = Row {
+            size: u64::from(pages) * PAGE_SIZE,
+            quota: memory.len(),
+            spaces: clients.count(),
+            ..Row::default()
+        };
         let monitor = config.capability("monitor").map(Selector);
         let bits = config.number("monitor_bits");
         Some(Self {
             swap: Swap::new(memory, sizes, clients, disk, &key),
             pool: Selector(pool),
+            ledger: Shared::region("ledger"),
+            row,
             monitor: monitor.zip(bits),
             grace_ends: None,
             reports: MOST_REPORTS,
@@ -96,6 +108,7 @@ impl Manager {
             if self.look_at_disk() && reply == Some(Ok(FaultReply::Later)) {
                 reply = Some(Ok(FaultReply::Resume));
             }
+            self.tell();
             let deadline = self.deadline();
             next = match reply {
                 None => sys::wait(deadline),
@@ -103,6 +116,31 @@ impl Manager {
                 Some(Err(error)) => sys::reply_wait(error as u64, [0; MESSAGE_WORDS], deadline),
             };
         }
+    }
+
+    /// Writes the ledger.
+    fn tell(&self) {
+        let Some(ledger) = &self.ledger else { return };
+        let (now, counters) = (self.swap.now(), self.swap.counters());
+        let bytes = |pages: u32| u64::from(pages) * PAGE_SIZE;
+        let row = Row {
+            resident: bytes(now.resident),
+            resident_most: bytes(now.resident_most),
+            shown: bytes(now.shown),
+            packed: bytes(now.packed),
+            packed_bytes: now.packed_bytes,
+            disk: u64::from(now.away) * SLOT as u64,
+            faults: counters.faults,
+            put_off: counters.later,
+            unpacked: counters.unpacked,
+            read: counters.read,
+            packings: counters.packed,
+            written: counters.written,
+            dropped: counters.dropped,
+            lost: counters.lost,
+            ..self.row
+        };
+        let _ = row.write(ledger, 0);
     }
 
     fn deadline(&self) -> u64 {

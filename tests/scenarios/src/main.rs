@@ -38,6 +38,7 @@ mod served;
 mod sharing;
 mod soak;
 mod status;
+mod swapped;
 mod table;
 mod timeline;
 mod tools;
@@ -94,11 +95,13 @@ const SCENARIOS: &[Scenario] = &[
     ("killed_dispatcher", killed_dispatcher::run),
     ("killed_service_vm", killed_service_vm::run),
     ("guest_panics", guest_panics::run),
+    ("swapped", swapped::run),
+    ("swapped_disk_damaged", swapped::damaged),
     ("nothing_is_left", interrupted::run),
 ];
 
 /// Those that take long; only with `--include-ignored`.
-const LONG: &[Scenario] = &[("soak", soak::run)];
+const LONG: &[Scenario] = &[("soak", soak::run), ("full_size_swapped", swapped::full)];
 
 /// Names of all scenarios.
 fn names() -> impl Iterator<Item = &'static str> {

@@ -35,6 +35,7 @@ impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
         let page = frame.page;
         if frame.spaces != 0 {
             self.spaces.unmap(page, frame.spaces);
+            self.shown -= frame.spaces.count_ones();
             if let Some(frame) = self.frames.get_mut(number) {
                 frame.spaces = 0;
             }
@@ -125,7 +126,7 @@ impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
     fn write_out(&mut self, page: u32, length: usize) -> bool {
         let Some(request) = self.free_request() else { return false };
         let version = self.sealer.next_version();
-        let Some(slot) = self.slots.take(Written { version, length: length as u16 }) else {
+        let Some(slot) = self.slots.take(Written { page, version, length: length as u16 }) else {
             return false;
         };
         let record = &mut self.record[..TAG + length];

@@ -1,0 +1,188 @@
+//! `trapline top`: what is in memory, of which manager, and what is not.
+use crate::cache::Cache;
+use crate::machine::attach;
+use crate::supervise;
+use anyhow::Result;
+use hostlink::memory::Entry;
+use serde::Serialize;
+use std::fmt::Write as _;
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+/// Options of `trapline top`.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Arguments {
+    /// Print one JSON object per sample
+    #[arg(long)]
+    json: bool,
+    /// Seconds between samples
+    #[arg(long, value_name = "SECONDS", default_value_t = 2)]
+    interval: u64,
+    /// End after so many samples, instead of with the machine
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+}
+
+/// Events per second since the sample before.
+#[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
+struct Rates {
+    faults: f64,
+    put_off: f64,
+    unpacked: f64,
+    read: f64,
+    written: f64,
+}
+
+/// A line of a sample.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+struct Line {
+    #[serde(flatten)]
+    entry: Entry,
+    per_second: Rates,
+}
+
+/// Shows samples of the machine that was started last, until it ends.
+///
+/// # Errors
+/// None is running.
+pub fn top(arguments: &Arguments) -> Result<u8> {
+    let path = attach::find(&Cache::open()?)?;
+    let mut before: Option<(Instant, Vec<Entry>)> = None;
+    let mut shown = 0;
+    loop {
+        let sample = match attach::ask(&path) {
+            Ok(sample) => sample,
+            // The end of the machine is the end of this, unless nothing was shown at all.
+            Err(error) => return if before.is_some() { Ok(0) } else { Err(error) },
+        };
+        let lines = lines(&sample, before.as_ref());
+        let text = if arguments.json { json(&lines)? } else { table(&lines) };
+        let mut out = std::io::stdout().lock();
+        if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
+            // Whoever read this has gone.
+            return Ok(0);
+        }
+        drop(out);
+        before = Some(sample);
+        shown += 1;
+        if arguments.count == Some(shown) {
+            return Ok(0);
+        }
+        pause(Duration::from_secs(arguments.interval.max(1)))?;
+    }
+}
+
+fn pause(time: Duration) -> Result<()> {
+    let end = Instant::now() + time;
+    while Instant::now() < end {
+        supervise::check()?;
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    Ok(())
+}
+
+fn lines(now: &(Instant, Vec<Entry>), before: Option<&(Instant, Vec<Entry>)>) -> Vec<Line> {
+    let line = |entry: &Entry| {
+        let per_second = before.map_or_else(Rates::default, |(then, entries)| {
+            let same = |e: &&Entry| e.manager == entry.manager && e.object == entry.object;
+            let old = entries.iter().find(same).map(|e| e.row).unwrap_or_default();
+            let seconds = now.0.duration_since(*then).as_secs_f64().max(0.001);
+            let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
+            let row = entry.row;
+            Rates {
+                faults: rate(row.faults, old.faults),
+                put_off: rate(row.put_off, old.put_off),
+                unpacked: rate(row.unpacked, old.unpacked),
+                read: rate(row.read, old.read),
+                written: rate(row.written, old.written),
+            }
+        });
+        Line { entry: entry.clone(), per_second }
+    };
+    now.1.iter().map(line).collect()
+}
+
+fn json(lines: &[Line]) -> Result<String> {
+    Ok(serde_json::to_string(&serde_json::json!({ "objects": lines }))?)
+}
+
+/// Amounts in MiB; what is zero is left out.
+fn table(lines: &[Line]) -> String {
+    let mut text = String::from(
+        "manager  object              size    RAM   most  shown spaces compressed(in)   disk \
+         | /s: faults  later unpack   read  write   lost\n",
+    );
+    for Line { entry: Entry { manager, object, row }, per_second: rates } in lines {
+        let packed = match row.packed {
+            0 => String::new(),
+            packed => format!("{}({})", amount(packed), amount(row.packed_bytes)),
+        };
+        let _ = writeln!(
+            text,
+            "{manager:8} {object:16} {:>7} {:>6} {:>6} {:>6} {:>6} {packed:>14} {:>6} | {:>10} {:>6} \
+             {:>6} {:>6} {:>6} {:>6}",
+            amount(row.size),
+            amount(row.resident),
+            amount(row.resident_most),
+            amount(row.shown),
+            count(row.spaces as f64),
+            amount(row.disk),
+            count(rates.faults),
+            count(rates.put_off),
+            count(rates.unpacked),
+            count(rates.read),
+            count(rates.written),
+            count(row.lost as f64),
+        );
+    }
+    let once: u64 = lines.iter().map(|line| saved(&line.entry)).sum();
+    let _ = writeln!(text, "shown more than once, and in RAM once: {} MiB", amount(once));
+    text
+}
+
+/// Bytes that would be in RAM too if no space shared them with another one.
+const fn saved(entry: &Entry) -> u64 {
+    entry.row.shown.saturating_sub(entry.row.resident)
+}
+
+fn amount(bytes: u64) -> String {
+    if bytes == 0 { String::new() } else { format!("{:.1}", bytes as f64 / (1 << 20) as f64) }
+}
+
+fn count(number: f64) -> String {
+    if number == 0.0 { String::new() } else { format!("{number:.0}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ledger::Row;
+
+    fn entry(faults: u64) -> Entry {
+        let row =
+            Row { size: 3 << 20, resident: 1 << 20, shown: 2 << 20, faults, ..Row::default() };
+        Entry { manager: "image".into(), object: "root.erofs".into(), row }
+    }
+
+    #[test]
+    fn rates_are_those_since_the_sample_before() {
+        let start = Instant::now();
+        let later = start + Duration::from_secs(4);
+        let before = (start, vec![entry(10)]);
+        let lines = lines(&(later, vec![entry(50)]), Some(&before));
+        assert_eq!(lines[0].per_second.faults, 10.0);
+        let text = table(&lines);
+        assert!(text.contains("root.erofs"), "{text}");
+        assert!(text.contains("in RAM once: 1.0 MiB"), "{text}");
+        let json: serde_json::Value =
+            serde_json::from_str(&json(&lines).expect("text")).expect("JSON");
+        assert_eq!(json["objects"][0]["row"]["faults"], 50);
+        assert_eq!(json["objects"][0]["per_second"]["faults"], 10.0);
+    }
+
+    #[test]
+    fn the_first_sample_has_no_rates() {
+        let lines = lines(&(Instant::now(), vec![entry(10)]), None);
+        assert_eq!(lines[0].per_second, Rates::default());
+    }
+}

@@ -1,0 +1,52 @@
+//! Where memory managers tell what they have, and who may look.
+use crate::boot::Builder;
+use crate::program::RW;
+use crate::{Failure, own};
+use abi::{MemRights, RootSelector};
+use alloc::format;
+use alloc::string::String;
+
+impl Builder {
+    /// Number of a program's space, by which managers tell spaces apart: the badge of its portals.
+    pub fn space_number(&self, program: &str) -> u64 {
+        let found = self.programs.iter().position(|p| p.config.name == program);
+        found.map_or(u64::MAX, |n| n as u64)
+    }
+
+    /// Gives each manager that somebody looks at its ledger, and those who look the names of its rows.
+    pub fn give_ledgers(&mut self) -> Result<(), Failure> {
+        for n in 0..self.description.programs.len() {
+            for manager in self.description.programs[n].ledgers.clone() {
+                let at = self.ram.take(ledger::LENGTH, 4096, true)?;
+                let ram = own(RootSelector::Ram);
+                let rows = self.rows(&manager);
+                let kept = self.program(&manager)?;
+                kept.show("ledger", ram, at, ledger::LENGTH, RW, None)?;
+                let looks = &mut self.programs[n];
+                let name = format!("ledger-{manager}");
+                looks.show(&name, ram, at, ledger::LENGTH, MemRights::READ, None)?;
+                looks.config.parameters.push((format!("rows-{manager}"), rows));
+            }
+        }
+        Ok(())
+    }
+
+    /// Names of a manager's objects, in order.
+    fn rows(&self, manager: &str) -> String {
+        let list = |names: &mut dyn Iterator<Item = &str>| {
+            names.fold(String::new(), |list, name| format!("{list}{name},"))
+        };
+        let memory = self.description.memory.iter();
+        match self.space_number(manager) {
+            0 => {
+                let private = self.description.programs.iter().filter(|p| !p.pinned);
+                list(&mut memory.map(|m| m.name.as_str()).chain(private.map(|p| p.name.as_str())))
+            }
+            1 => list(&mut self.files.iter().map(|file| file.name.as_str())),
+            _ => {
+                let own = memory.filter(|m| m.swap.as_ref().is_some_and(|s| s.manager == manager));
+                list(&mut own.map(|m| m.name.as_str()))
+            }
+        }
+    }
+}

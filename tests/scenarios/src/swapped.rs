@@ -1,0 +1,88 @@
+//! A compute VM that believes in more memory than it has: a real job comes out right, and a damaged
+//! disk ends that VM, with a clear reason, and nothing else.
+use crate::rig::{LIMIT, Rig, succeeded};
+use anyhow::{Context, Result, ensure};
+use hostlink::memory::Entry;
+use std::os::unix::fs::FileExt;
+use std::time::Duration;
+use trapline::launch::Options;
+use trapline::machine::Vm;
+
+/// Sorts a file that lies in the VM's memory, piece by piece in place, and checks every line.
+const JOB: &str = include_str!("swapped.sh");
+/// Bytes of a place on the disk.
+const SLOT: u64 = 9 * 512;
+
+/// Sizes in MiB.
+struct Sizes {
+    memory: u64,
+    resident: u64,
+    file: u64,
+    piece: u64,
+}
+
+fn boot(sizes: &Sizes) -> Result<Rig> {
+    let (memory, resident) = (sizes.memory << 20, Some(sizes.resident << 20));
+    Rig::boot_with(Options { memory, resident, ..Options::default() })
+}
+
+/// What the manager of the compute VM's memory says.
+fn ledger(rig: &Rig) -> Result<Entry> {
+    let entries = rig.machine.memory()?;
+    let found = entries.into_iter().find(|e| (&*e.manager, &*e.object) == ("swap", "ram-compute"));
+    found.context("the swapping manager tells nothing")
+}
+
+fn sort(sizes: &Sizes, limit: Duration) -> Result<()> {
+    let rig = boot(sizes)?;
+    let script = format!("SIZE={}; PIECE={}\n{JOB}", sizes.file, sizes.piece);
+    let outcome = rig.machine.run(Vm::Compute, &["sh", "-c", &script], limit)?;
+    let said = succeeded("the job", &outcome)?;
+    let expected = format!("{} lines are right", sizes.file * 1024);
+    ensure!(said.contains(&expected), "{said}");
+    let row = ledger(&rig)?.row;
+    println!("{row:?}");
+    ensure!(row.quota == sizes.resident << 20 && row.size == sizes.memory << 20, "{row:?}");
+    // A quarter of the quota is for compressed pages.
+    ensure!(row.resident_most <= row.quota - row.quota / 4, "too much was in RAM: {row:?}");
+    ensure!(row.packed_bytes <= row.quota / 4, "too much was compressed: {row:?}");
+    ensure!(row.packings > 0 && row.unpacked > 0, "nothing was compressed: {row:?}");
+    ensure!(row.written > 0 && row.read > 0 && row.disk > 0, "nothing went to the disk: {row:?}");
+    ensure!(row.lost == 0, "{row:?}");
+    Ok(())
+}
+
+/// The scenario.
+pub fn run() -> Result<()> {
+    sort(&Sizes { memory: 320, resident: 96, file: 96, piece: 16 }, Duration::from_secs(300))
+}
+
+/// The same with 600 MiB in 384 MiB.
+pub fn full() -> Result<()> {
+    sort(&Sizes { memory: 1024, resident: 384, file: 600, piece: 60 }, Duration::from_secs(1800))
+}
+
+/// The host flips a bit of each page on the disk.
+pub fn damaged() -> Result<()> {
+    let rig = boot(&Sizes { memory: 256, resident: 64, file: 0, piece: 0 })?;
+    rig.succeed("head -c 100M /dev/urandom > /tmp/file")?;
+    ensure!(ledger(&rig)?.row.disk > 0, "nothing is on the disk");
+    let disk = rig.machine.disk().context("the machine has no disk")?;
+    for at in (0..disk.metadata()?.len()).step_by(SLOT as usize) {
+        let mut byte = [0];
+        disk.read_exact_at(&mut byte, at)?;
+        disk.write_all_at(&[byte[0] ^ 1], at)?;
+    }
+    let reading = rig.machine.run(Vm::Compute, &["cat", "/tmp/file"], LIMIT);
+    let Err(error) = reading else { anyhow::bail!("the damage was not noticed") };
+    let said = format!("{error:#}");
+    ensure!(said.contains("a part of its memory is lost"), "it says something else: {said}");
+    let log = std::fs::read_to_string(rig.machine.logs().join("kernel.log"))?;
+    ensure!(log.contains("does not hold what was written there"), "no page is named: {log}");
+    // Everything else goes on.
+    let service = succeeded("the service VM", &rig.service("echo still here")?)?;
+    ensure!(service.trim() == "still here", "{service}");
+    rig.machine.stats()?;
+    ensure!(ledger(&rig)?.row.lost > 0, "the manager does not count it");
+    Ok(())
+}
