@@ -257,7 +257,7 @@ pub fn archive(cache: &Cache, images: &Images, policy: &[u8]) -> Result<PathBuf>
     let description = images.repository.description("trapline")?;
     let native = images.repository.native(&description);
     let description = system::encode(&description);
-    let mut key = Key::new("archive", 2);
+    let mut key = Key::new("archive", 3);
     key.bytes(&description).bytes(policy);
     for (name, path) in &native {
         key.text(name).file(path)?;
@@ -280,8 +280,20 @@ pub fn archive(cache: &Cache, images: &Images, policy: &[u8]) -> Result<PathBuf>
         inputs.push(input("root.erofs", &images.root.image, true)?);
         let mut out = BufWriter::new(File::create(made)?);
         archive::write(inputs, &mut out).context("can't pack the boot archive")?;
-        Ok(out.flush()?)
+        out.flush()?;
+        let file = out.get_ref();
+        Ok(file.set_len(aligned_length(file.metadata()?.len()))?)
     })
+}
+
+/// QEMU puts the archive's end this far below the end of low memory, which is a multiple of 2 MiB: room
+/// for ACPI tables, and the rounding of its start.
+const BELOW_END: u64 = 0x2_9000;
+
+/// The next length with which the archive begins at a multiple of 2 MiB: then its large files can be
+/// mapped in pages of that size.
+const fn aligned_length(length: u64) -> u64 {
+    (length + BELOW_END).next_multiple_of(2 << 20) - BELOW_END
 }
 
 fn small<'a>(name: &str, bytes: &'a [u8]) -> archive::Input<'a> {

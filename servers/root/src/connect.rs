@@ -36,6 +36,9 @@ impl Builder {
         (0..count).try_for_each(|n| self.start_program(n))?;
         self.start_machines(&machines, &vcpus)?;
         log!("system is up: {count} programs, {} MiB left", self.ram.left() >> 20);
+        if let Ok((at, ..)) = rt::sys::mem_info(own(RootSelector::Archive)) {
+            log!("boot archive at {at:#x}");
+        }
         Ok(())
     }
 
