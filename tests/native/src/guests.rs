@@ -18,6 +18,8 @@ pub const TESTS: &[Test] = &[("vCPU: its memory changes under it", changes)];
 const CODE: u64 = 0x1000;
 const FROM: u64 = 0x3000;
 const TO: u64 = 0x2000;
+/// A page that it does not touch.
+const SPARE: u64 = 0x4000;
 
 /// Address of the state page, for the thread that handles the exits.
 static STATE: AtomicU64 = AtomicU64::new(0);
@@ -70,12 +72,13 @@ fn changes() -> Outcome {
     ok(sys::create_space(space, SpaceKind::Guest, 1 << 20), "space")?;
     let all = MemRights::all() - MemRights::DEVICE;
     let map = |base, offset| ok(sys::map(space, base, RAM, offset, PAGE, all), "map");
-    let bind = Bind { space, rights: all, length: 3 * PAGE, base: CODE, ..pinned(PAGE, all) };
+    let bind = Bind { space, rights: all, length: 4 * PAGE, base: CODE, ..pinned(PAGE, all) };
     ok(sys::region_bind(bind), "bind")?;
     let (to, state) = (ram(PAGE), ram(PAGE));
     map(CODE, page_of(Blob::Copier.code())?)?;
     map(TO, to)?;
     map(FROM, page_of(&1u16.to_le_bytes())?)?;
+    map(SPARE, ram(PAGE))?;
     let view = Bind { base: address(2 * PAGE), length: 2 * PAGE, ..pinned(PAGE, READ_WRITE) };
     ok(sys::region_bind(view), "bind view")?;
     ok(sys::map(SPACE, view.base, RAM, state, PAGE, READ_WRITE), "map state")?;
@@ -97,6 +100,12 @@ fn changes() -> Outcome {
         equal(copied(), u64::from(value), "copied by the guest")?;
     }
     equal(OTHERS.load(Ordering::SeqCst), 0, "other exits")?;
+    // The first answer includes that the pages were mapped. Later ones need an entry of the guest.
+    ok(sys::pages_used(space, CODE, 4 * PAGE), "use")?;
+    eventually("the use of three of four pages is told", || {
+        let used = sys::vcpu_recall(vcpu).and_then(|()| sys::pages_used(space, CODE, 4 * PAGE));
+        used == Ok(0b0111)
+    })?;
     // Its code goes: the next instruction faults.
     ok(sys::unmap(space, CODE, PAGE), "unmap the code")?;
     eventually("the guest stops", || OTHERS.load(Ordering::SeqCst) == 1)?;

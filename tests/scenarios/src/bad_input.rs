@@ -36,7 +36,11 @@ pub fn port_in_use() -> Result<()> {
 pub fn memory() -> Result<()> {
     fails_saying(&["run", "--memory", "much", "--", "true"], &["'much' is no size"])?;
     fails_saying(&["run", "--memory", "1K", "--", "true"], &["--memory must be"])?;
-    fails_saying(&["run", "--memory", "9999G", "--", "true"], &["--memory must be"])
+    fails_saying(&["run", "--memory", "9999G", "--", "true"], &["--memory must be"])?;
+    for resident in ["1M", "65M", "2G"] {
+        fails_saying(&["run", "--resident", resident, "--", "true"], &["--resident must be"])?;
+    }
+    Ok(())
 }
 
 /// No emulator in any folder of programs.

@@ -96,6 +96,7 @@ const SCENARIOS: &[Scenario] = &[
     ("killed_service_vm", killed_service_vm::run),
     ("guest_panics", guest_panics::run),
     ("swapped", swapped::run),
+    ("swapped_downloads", swapped::downloads),
     ("swapped_disk_damaged", swapped::damaged),
     ("nothing_is_left", interrupted::run),
 ];

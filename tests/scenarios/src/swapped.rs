@@ -1,12 +1,14 @@
 //! A compute VM that believes in more memory than it has: a real job comes out right, and a damaged
 //! disk ends that VM, with a clear reason, and nothing else.
-use crate::rig::{LIMIT, Rig, succeeded};
+use crate::four_at_once::download_four;
+use crate::rig::{LIMIT, Rig, succeeded, trapline, within};
 use anyhow::{Context, Result, ensure};
 use hostlink::memory::Entry;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 use trapline::launch::Options;
 use trapline::machine::Vm;
+use trapline::web::Server;
 
 /// Sorts a file that lies in the VM's memory, piece by piece in place, and checks every line.
 const JOB: &str = include_str!("swapped.sh");
@@ -60,6 +62,43 @@ pub fn run() -> Result<()> {
 /// The same with 600 MiB in 384 MiB.
 pub fn full() -> Result<()> {
     sort(&Sizes { memory: 1024, resident: 384, file: 600, piece: 60 }, Duration::from_secs(1800))
+}
+
+/// Trusted programs download while the pages of their VM come and go: monitor and relay fault too.
+/// What `trapline top` says meanwhile.
+pub fn downloads() -> Result<()> {
+    let server = Server::start(2 << 20)?;
+    let trust = vec!["curl".to_owned()];
+    let (memory, resident) = (256 << 20, Some(64 << 20));
+    let rig = Rig::boot_with(Options { memory, resident, trust, ..Options::default() })?;
+    rig.succeed(
+        "head -c 80M /dev/urandom > /tmp/much
+         while :; do sha256sum /tmp/much; done > /dev/null 2>&1 < /dev/null &",
+    )?;
+    for sum in download_four(&rig, &server)? {
+        ensure!(sum == server.sha256(), "another file arrived: {sum}");
+    }
+    let row = ledger(&rig)?.row;
+    ensure!(row.read > 0 && row.spaces == 3 && row.lost == 0, "{row:?}");
+    top()
+}
+
+/// The command tells the same, and that both VMs share the files that they boot from.
+fn top() -> Result<()> {
+    let output = within(trapline()?.args(["top", "--json", "--count", "1"]), LIMIT)?;
+    let said: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
+    let found = |object: &str| {
+        let all = said["objects"].as_array().into_iter().flatten();
+        let mut rows = all.filter(|o| o["object"] == object).map(|o| o["row"].clone());
+        rows.next().with_context(|| format!("'{object}' is missing: {said}"))
+    };
+    let kernel = found("vmlinuz")?;
+    let amount = |name: &str| kernel[name].as_u64().unwrap_or(0);
+    ensure!(amount("spaces") == 2 && amount("resident") > 0, "{kernel}");
+    ensure!(amount("shown") == 2 * amount("resident"), "it is not shared: {kernel}");
+    ensure!(found("ram-compute")?["read"].as_u64() > Some(0), "{said}");
+    Ok(())
 }
 
 /// The host flips a bit of each page on the disk.
