@@ -70,6 +70,8 @@ fn mistakes_are_named_with_their_place() {
     let nested = "files = [{ path = \"/srv\", write = true }, { path = \"/srv/fixed\" }]\n";
     let text = format!("[[program]]\npath = \"/a\"\n{nested}");
     says(&text, "p.toml:3:52: '/srv/fixed' can't be kept from changes below '/srv'");
+    says("[[program]]\npath = \"/a\"\nlisten = [{ place = \"both\" }]\n", "add protocol = \"tcp\"");
+    says("[[program]]\npath = \"/a\"\nconnect = [{ place = \"both\" }]\n", "write remote or local");
     says("[[program]]\npath = \"/a\"\nlisten = [{ protocol = \"sctp\" }]\n", "tcp, udp or icmp");
     says("[[program]]\npath = \"/a\"\nsha256 = \"12\"\n", "p.toml:3:10: a SHA-256 sum is");
     says("[[program]]\npath = \"/a\"\nlibraries = \"lib\"\n", "p.toml:3:13: 'lib' is no absolute");

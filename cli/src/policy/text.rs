@@ -166,9 +166,15 @@ impl Source {
 
     fn listen_rules(&self, rules: Vec<ListenText>) -> Result<Vec<ListenRule>, Error> {
         let one = |rule: ListenText| {
-            let place = self.place(rule.place.as_ref(), &[Place::Remote, Place::Local])?;
+            let place = self.place(rule.place.as_ref(), &Place::ALL)?;
             let (nets, ports) = (self.nets(rule.on)?, self.ports(rule.ports)?);
             let protocols = self.protocols(rule.protocol)?;
+            if let (Place::Both, Some(word)) = (place, &rule.place)
+                && protocols != [Protocol::Tcp]
+            {
+                let text = "only what listens can be in both places: add protocol = \"tcp\"";
+                return Err(self.error(&word.span(), text));
+            }
             Ok(ListenRule { nets, ports, protocols, deny: rule.deny, place })
         };
         rules.into_iter().map(one).collect()

@@ -202,7 +202,13 @@ impl Cx {
         if let Some(lease) = WakeLease::take(&self.table.wakes.borrow()) {
             return Ok(lease);
         }
-        let (fd, port) = self.connect_wake().await?;
+        // A signal ends the attempt (`vsock_connect` is never restarted), not the call for which it is made.
+        let (fd, port) = loop {
+            match self.connect_wake().await {
+                Err(Errno::EINTR) => {}
+                other => break other?,
+            }
+        };
         let wake = self.core.wakes.add(fd, port, self.table.id).ok_or(Errno::EIO)?;
         self.table.wakes.borrow_mut().push(wake);
         self.table.changed();

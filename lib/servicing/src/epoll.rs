@@ -25,7 +25,7 @@ pub enum Place {
     Local,
     /// The delegate.
     Remote,
-    /// Both halves of another instance, each in its half of this one.
+    /// Both halves of another instance, or of a listener in both VMs, each in its half of this one.
     Both,
     /// It was the delegate's, which is gone.
     Lost,

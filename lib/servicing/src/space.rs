@@ -242,7 +242,8 @@ impl Space {
         }
     }
 
-    fn is_shared(&self, fs: u64) -> bool {
+    /// True where several threads have that FS base.
+    pub fn is_shared(&self, fs: u64) -> bool {
         self.shared_fs.borrow().contains(&fs)
     }
 

@@ -63,6 +63,12 @@ pub struct Resource {
     pub bound: Cell<Option<(IpAddr, u16)>>,
     /// Its last `connect` was one to `AF_UNSPEC`.
     pub dissolved: Cell<bool>,
+    /// It is bound in both VMs: the placeholder is a half of its own (`calls::both`).
+    pub both: Cell<bool>,
+    /// It listens in both VMs.
+    pub listens_in_both: Cell<bool>,
+    /// The own kernel's half is asked first by the next `accept`.
+    pub local_first: Cell<bool>,
     /// Options to be replayed.
     pub options: RefCell<Vec<OptionSet>>,
     /// Delegates that have the remote socket, and its number there.
@@ -94,6 +100,9 @@ impl Resource {
             low_water: Cell::new(1),
             bound: Cell::new(None),
             dissolved: Cell::new(false),
+            both: Cell::new(false),
+            listens_in_both: Cell::new(false),
+            local_first: Cell::new(false),
             options: RefCell::default(),
             holders: RefCell::default(),
             epoll: None,
@@ -107,6 +116,13 @@ impl Resource {
         self.send_timeout.set(listener.send_timeout.get());
         self.low_water.set(listener.low_water.get());
         self.bound.set(listener.bound.get());
+    }
+
+    /// True when the program's own kernel has a half of its own: an epoll instance, or a socket
+    /// that is bound in both VMs.
+    #[must_use]
+    pub fn has_two_halves(&self) -> bool {
+        self.epoll.is_some() || self.both.get()
     }
 
     /// True for byte streams.

@@ -1,4 +1,5 @@
 //! `accept`.
+use super::both;
 use super::readiness::{Patience, wait_ready};
 use super::socket::{address_of, address_out, descriptor, put};
 use super::vouch::vouch;
@@ -51,20 +52,30 @@ pub async fn accept(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     }
     let hold = cx.hold(entry);
     let resource = &hold.resource;
+    if resource.listens_in_both.get() {
+        return both::accept(cx, resource, flags).await;
+    }
     let patience = Patience::from_timeout(resource.receive_timeout.get(), cx.core.world.now());
     loop {
-        let reserved = Reserved::new(cx, resource, flags).await?;
-        match take_connection(cx, resource, &reserved).await {
-            Ok(()) => return Ok(Outcome::Return(i64::from(reserved.fd))),
-            Err(error) => {
-                // A handler may leave the call while it waits: nothing is reserved then.
-                reserved.cancel(cx).await;
-                if error != Errno::EAGAIN || resource.nonblocking.get() {
-                    return Err(error);
-                }
+        match take_remote(cx, resource, flags).await {
+            // A handler may leave the call while it waits: nothing is reserved then.
+            Err(Errno::EAGAIN) if !resource.nonblocking.get() => {
+                wait_ready(cx, resource, POLLIN, patience).await?;
             }
+            other => return other.map(Outcome::Return),
         }
-        wait_ready(cx, resource, POLLIN, patience).await?;
+    }
+}
+
+/// Takes a connection of the remote socket, if there is one; its descriptor.
+pub(super) async fn take_remote(cx: &Cx, listener: &Resource, flags: u32) -> Result<i64, Errno> {
+    let reserved = Reserved::new(cx, listener, flags).await?;
+    match take_connection(cx, listener, &reserved).await {
+        Ok(()) => Ok(i64::from(reserved.fd)),
+        Err(error) => {
+            reserved.cancel(cx).await;
+            Err(error)
+        }
     }
 }
 

@@ -25,6 +25,21 @@ pub async fn commit(cx: &Cx, resource: &Resource) -> Result<i32, Errno> {
     }
     vouch(cx)?;
     let _committing = Committing::new(cx, resource);
+    let made = make(cx, resource).await?;
+    adopt(cx, resource, made).await?;
+    Ok(made.fd)
+}
+
+/// A remote socket that nothing in the program stands for yet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Made {
+    delegate: u32,
+    /// The delegate's descriptor.
+    pub fd: i32,
+}
+
+/// Makes a remote socket like the placeholder, with its options.
+pub(super) async fn make(cx: &Cx, resource: &Resource) -> Result<Made, Errno> {
     let lease = cx.worker().await?;
     let (domain, kind, protocol) = (resource.domain, resource.kind, resource.protocol);
     let made = cx.ask(&lease, &Request::Socket { domain, kind, protocol }).await?;
@@ -36,22 +51,26 @@ pub async fn commit(cx: &Cx, resource: &Resource) -> Result<i32, Errno> {
         // The placeholder took it; where the delegate's kernel does not, the default stays.
         cx.ask(&lease, &Request::SetOption { fd, level, name, length }).await?;
     }
-    resource.holders.borrow_mut().insert(lease.delegate.id, fd);
-    resource.state.set(State::Remote(fd));
-    drop(lease);
+    Ok(Made { delegate: lease.delegate.id, fd })
+}
+
+/// From here on the program's socket is that one.
+pub(super) async fn adopt(cx: &Cx, resource: &Resource, made: Made) -> Result<(), Errno> {
+    resource.holders.borrow_mut().insert(made.delegate, made.fd);
+    resource.state.set(State::Remote(made.fd));
     super::epoll::committed(cx, resource).await?;
     super::passing::share(cx, resource).await;
-    Ok(fd)
+    Ok(())
 }
 
 /// The time in which a thread makes a socket commit.
-struct Committing<'c> {
+pub(super) struct Committing<'c> {
     cx: &'c Cx,
     resource: &'c Resource,
 }
 
 impl<'c> Committing<'c> {
-    fn new(cx: &'c Cx, resource: &'c Resource) -> Self {
+    pub fn new(cx: &'c Cx, resource: &'c Resource) -> Self {
         resource.committing.set(Some((cx.space.id, cx.fs)));
         Self { cx, resource }
     }
@@ -73,8 +92,11 @@ impl Drop for Committing<'_> {
 /// What kept the thread from waiting.
 pub async fn settled(cx: &Cx, resource: &Resource) -> Result<(), Errno> {
     // A handler that has interrupted its own thread's commit would wait for ever.
-    let own = Some((cx.space.id, cx.fs));
-    let done = || resource.committing.get().is_none() || resource.committing.get() == own;
+    let own = Some((cx.space.id, cx.fs)).filter(|_| !cx.space.is_shared(cx.fs));
+    let done = || match resource.committing.get() {
+        None => true,
+        who => who == own,
+    };
     if done() {
         return Ok(());
     }

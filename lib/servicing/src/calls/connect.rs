@@ -38,7 +38,9 @@ pub async fn connect(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
         if state == State::Local && !free {
             return connect_locally(cx, resource, &address).await;
         }
-        let open = free || state == State::Undecided;
+        // Bound in both VMs, and not listening: the peer decides which half remains.
+        let both = resource.both.get() && !resource.listens_in_both.get();
+        let open = free || both || state == State::Undecided;
         match rules::peer_of(cx, resource, open, &address, Errno::EACCES)? {
             Peer::Own => return become_local(cx, resource, &address).await,
             // Its own kernel says what is wrong with the address.
@@ -47,6 +49,9 @@ pub async fn connect(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
             }
             Peer::Unknown if state == State::Undecided => return Ok(Outcome::Reflect),
             Peer::Unknown | Peer::Remote => {}
+        }
+        if both {
+            resource.both.set(false);
         }
         if state == State::Local {
             resource.state.set(State::Undecided);
@@ -61,6 +66,7 @@ pub async fn connect(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
 
 /// The peer is in the program's own VM, and the socket may choose its side.
 async fn become_local(cx: &Cx, resource: &Resource, address: &[u8]) -> Result<Outcome, Errno> {
+    resource.both.set(false);
     let before = resource.state.replace(State::Local);
     match before {
         State::Local => return connect_locally(cx, resource, address).await,

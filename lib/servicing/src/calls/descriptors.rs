@@ -6,8 +6,8 @@ use crate::space::Outcome;
 use crate::table::Entry;
 use crate::world::Kind;
 use linux_abi::{
-    CLOSE_RANGE_CLOEXEC, Errno, F_DUPFD, F_DUPFD_CLOEXEC, F_SETFD, F_SETFL, FD_CLOEXEC, O_ASYNC,
-    O_CLOEXEC, O_NONBLOCK, check, nr,
+    CLOSE_RANGE_CLOEXEC, Errno, F_DUPFD, F_DUPFD_CLOEXEC, F_GETFL, F_SETFD, F_SETFL, FD_CLOEXEC,
+    O_ASYNC, O_CLOEXEC, O_NONBLOCK, check, nr,
 };
 use wire::Request;
 
@@ -104,6 +104,10 @@ pub async fn fcntl(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
         F_SETFD => {
             cx.table.set_close_on_exec(cx.int(0), value & FD_CLOEXEC != 0);
             Ok(Outcome::Reflect)
+        }
+        F_SETFL | F_GETFL if entry.resource.listens_in_both.get() => {
+            let hold = cx.hold(entry);
+            super::both::flags(cx, &hold.resource).await
         }
         // Nobody would raise the signal.
         F_SETFL if value & O_ASYNC != 0 && !entry.is_local() => refuse_signals(cx),

@@ -41,7 +41,7 @@ pub async fn control(cx: &Cx) -> Result<Outcome, Errno> {
     };
     let hold = cx.hold(instance);
     let resource = &hold.resource;
-    if target.resource.epoll.is_some() {
+    if target.resource.has_two_halves() {
         return nested(cx, resource, target).await;
     }
     match target.resource.state.get() {
@@ -283,7 +283,7 @@ async fn join(cx: &Cx, inner: &Resource) -> Result<(), Errno> {
     Ok(())
 }
 
-/// One instance in another: each half in its half. Its own kernel goes first and says what is
+/// One instance in another, or a listener in both VMs: each half in its half. Its own kernel goes first and says what is
 /// wrong.
 async fn nested(cx: &Cx, instance: &Resource, target: &Entry) -> Result<Outcome, Errno> {
     let Some(epoll) = &instance.epoll else { return Err(Errno::EINVAL) };
@@ -315,6 +315,13 @@ async fn nested(cx: &Cx, instance: &Resource, target: &Entry) -> Result<Outcome,
 /// # Errors
 /// What the delegate's kernel says.
 pub async fn committed(cx: &Cx, socket: &Resource) -> Result<(), Errno> {
+    if socket.both.get() {
+        for instance in outer(cx, socket) {
+            instance.epoll.as_ref().inspect(|epoll| epoll.has_nested.set(true));
+            half(cx, &instance).await?;
+        }
+        return join(cx, socket).await;
+    }
     let instances: Vec<(i32, Entry)> = {
         let entries = cx.table.entries.borrow();
         let epolls = entries.iter().filter(|(_, entry)| entry.resource.epoll.is_some());

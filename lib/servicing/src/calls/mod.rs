@@ -2,6 +2,7 @@
 //! program's own kernel and waits for the thread to come back; everything between two steps
 //! happens while the vCPU stands still.
 mod accept;
+mod both;
 mod buffers;
 mod commit;
 mod connect;

@@ -157,6 +157,8 @@ pub async fn set_option(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let length = value.len() as u32;
     let response = cx.ask(&lease, &Request::SetOption { fd, level, name, length }).await?;
     let result = check(response.value)?;
+    drop(lease);
+    super::both::follow(cx, entry).await;
     learn(&hold.resource, level, name, &value);
     Ok(Outcome::Return(result))
 }

@@ -24,7 +24,7 @@ const SCRATCH_ENTRIES: usize = (TIME_AT / 8) as usize;
 
 /// A signal mask for the time of the wait, as the program passed it.
 #[derive(Clone, Copy, Default)]
-struct Mask {
+pub(super) struct Mask {
     address: u64,
     size: u64,
 }
@@ -62,7 +62,7 @@ impl Room {
 }
 
 /// Waits on both sides. `None`: nothing of it is remote, the program's kernel can do it alone.
-async fn wait(
+pub(super) async fn wait(
     cx: &Cx,
     entries: &mut [PollFd],
     timeout: Option<u64>,

@@ -38,6 +38,8 @@ pub enum Own {
     Local((IpAddr, u16)),
     /// In the service VM.
     Remote((IpAddr, u16)),
+    /// In both VMs.
+    Both((IpAddr, u16)),
     /// It is no address: the program's kernel says so.
     Unknown,
 }
@@ -146,6 +148,9 @@ pub fn own_address(cx: &Cx, resource: &Resource, address: &[u8]) -> Result<Own, 
     match program.map_or(Decision::Refuse, decide) {
         Decision::Use(Place::Local) if undecided => Ok(Own::Local((found.ip(), found.port()))),
         Decision::Use(Place::Local) => Err(Errno::EADDRNOTAVAIL),
+        Decision::Use(Place::Both) if undecided && resource.is_stream() => {
+            Ok(Own::Both((found.ip(), found.port())))
+        }
         Decision::Use(Place::Remote | Place::Both) => Ok(Own::Remote((found.ip(), found.port()))),
         Decision::Refuse => Err(refused(cx, resource, &found, Errno::EACCES)),
     }
@@ -155,17 +160,23 @@ pub fn own_address(cx: &Cx, resource: &Resource, address: &[u8]) -> Result<Own, 
 ///
 /// # Errors
 /// `EACCES`.
-pub fn listener(cx: &Cx, resource: &Resource) -> Result<Peer, Errno> {
+pub fn listener(cx: &Cx, resource: &Resource) -> Result<Place, Errno> {
     let wildcard = match resource.domain {
         AF_INET6 => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
         _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     };
+    let undecided = resource.state.get() == State::Undecided;
     let (own, port) = resource.bound.get().unwrap_or((wildcard, 0));
     let program = cx.core.program(&cx.space);
     let decide = |p: &policy::Program| p.listen(protocol(resource), own, port);
     match program.map_or(Decision::Refuse, decide) {
-        Decision::Use(Place::Local) if resource.state.get() == State::Undecided => Ok(Peer::Own),
-        Decision::Use(Place::Remote | Place::Both) => Ok(Peer::Remote),
+        Decision::Use(Place::Local) if undecided => Ok(Place::Local),
+        Decision::Use(Place::Both)
+            if resource.is_stream() && (undecided || resource.both.get()) =>
+        {
+            Ok(Place::Both)
+        }
+        Decision::Use(Place::Remote | Place::Both) => Ok(Place::Remote),
         _ => {
             let what = core::net::SocketAddr::new(own, port);
             Err(refused(cx, resource, &what, Errno::EACCES))

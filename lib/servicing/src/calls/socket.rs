@@ -1,7 +1,8 @@
 //! Sockets and their addresses, options and states.
+use super::both;
 use super::commit::{commit, settled};
 use super::readiness::Access;
-use super::rules::{self, Own, Peer};
+use super::rules::{self, Own};
 use crate::cx::Cx;
 use crate::space::Outcome;
 use crate::table::{Entry, State};
@@ -12,6 +13,7 @@ use linux_abi::{
     AF_INET, AF_INET6, AF_NETLINK, AF_PACKET, Errno, SOCK_CLOEXEC, SOCK_NONBLOCK, SOCK_PACKET,
     SOCK_RAW, SOCK_TYPE_MASK, check, nr,
 };
+use policy::Place;
 use wire::{Request, layout};
 
 /// The routing protocol of `AF_NETLINK` (`NETLINK_ROUTE`).
@@ -133,6 +135,12 @@ pub async fn bind(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
                 resource.bound.set(Some(own));
                 return Ok(Outcome::Reflect);
             }
+            Own::Both(own) => {
+                let hold = cx.hold(entry);
+                both::bind(cx, &hold.resource, &address).await?;
+                resource.bound.set(Some(own));
+                return Ok(Outcome::Return(0));
+            }
             Own::Remote(own) => Some(own),
         }
     };
@@ -150,11 +158,15 @@ pub async fn bind(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
 /// `listen`: a socket without an address listens on all of them.
 pub async fn listen(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     settled(cx, &entry.resource).await?;
-    if rules::listener(cx, &entry.resource)? == Peer::Own {
-        entry.resource.state.set(State::Local);
-        return Ok(Outcome::Reflect);
-    }
     let hold = cx.hold(entry);
+    match rules::listener(cx, &entry.resource)? {
+        Place::Local => {
+            entry.resource.state.set(State::Local);
+            return Ok(Outcome::Reflect);
+        }
+        Place::Both => return both::listen(cx, &hold.resource).await,
+        Place::Remote => {}
+    }
     let fd = commit(cx, &hold.resource).await?;
     let backlog = cx.int(1);
     Ok(Outcome::Return(cx.simple(&Request::Listen { fd, backlog }).await?))
@@ -165,7 +177,9 @@ pub async fn shutdown(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let hold = cx.hold(entry);
     let fd = cx.remote_fd(&hold.resource)?;
     let how = cx.int(1) as u32;
-    Ok(Outcome::Return(cx.simple(&Request::Shutdown { fd, how }).await?))
+    let result = cx.simple(&Request::Shutdown { fd, how }).await?;
+    both::follow(cx, entry).await;
+    Ok(Outcome::Return(result))
 }
 
 /// An address out of a mailbox.

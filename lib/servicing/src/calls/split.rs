@@ -15,7 +15,7 @@ pub enum Side {
     Local,
     /// A delegate, under this number.
     Remote(i32),
-    /// Either: an epoll instance, under this number of a delegate.
+    /// Either: an epoll instance, or a listener in both VMs, under this number of a delegate.
     Both(i32),
     /// Nobody any more.
     Lost,
@@ -86,7 +86,7 @@ pub fn side(cx: &Cx, fd: i32) -> Side {
     match entry.resource.state.get() {
         State::Undecided | State::Local => Side::Local,
         State::Remote(_) | State::Dead => match cx.remote_fd(&entry.resource) {
-            Ok(fd) if entry.resource.epoll.is_some() => Side::Both(fd),
+            Ok(fd) if entry.resource.has_two_halves() => Side::Both(fd),
             Ok(fd) => Side::Remote(fd),
             Err(_) => Side::Lost,
         },

@@ -104,6 +104,9 @@ pub struct File {
     pub bytes: Rc<RefCell<VecDeque<u8>>>,
     pub connection: Option<Connection>,
     pub cloexec: bool,
+    /// What `F_SETFL` has set.
+    pub flags: Rc<Cell<u64>>,
+    pub listens: Rc<Cell<bool>>,
     /// Tells sockets apart, however many descriptors they have.
     pub cookie: u64,
     /// How often something arrived.
@@ -127,6 +130,9 @@ pub struct Process {
     pub files: BTreeMap<i32, File>,
     next_map: u64,
     vmas: BTreeSet<u64>,
+    /// Ports that somebody in this VM has, and those that this process has bound.
+    pub taken: BTreeSet<u16>,
+    pub bound: Vec<u16>,
     /// `RLIMIT_NOFILE`.
     pub limit: i32,
     /// What the next message brings.
@@ -269,6 +275,8 @@ impl Guest {
             files: BTreeMap::new(),
             next_map: 0x1000_0000,
             vmas: BTreeSet::new(),
+            taken: BTreeSet::new(),
+            bound: Vec::new(),
             limit: 1024,
             incoming: None,
             peer: 0,

@@ -360,6 +360,17 @@ fn open(sockets: &mut Sockets, delegate: u32, fd: i32) -> Option<&mut Sock> {
     sockets.get_mut(&(delegate, fd)).filter(|s| !s.closed)
 }
 
+/// The name of a socket, or of its peer.
+fn name_of(sockets: &mut Sockets, delegate: u32, request: &Request) -> Option<Vec<u8>> {
+    let Request::LocalName { fd } = *request else {
+        return Some(super::address([10, 0, 2, 15], 4321));
+    };
+    Some(match open(sockets, delegate, fd)?.bound.clone() {
+        Some(name) if name[2..4] != [0, 0] => name,
+        _ => super::address([10, 0, 2, 15], 4300 + fd as u16),
+    })
+}
+
 fn transfer(
     m: &Window,
     sockets: &mut Sockets,
@@ -393,7 +404,7 @@ fn transfer(
             return Some(Response { length: 4, ..Response::value(0) });
         }
         Request::LocalName { .. } | Request::PeerName { .. } => {
-            let name = super::address([10, 0, 2, 15], 4321);
+            let name = name_of(sockets, delegate, request)?;
             m.write(layout::ADDRESS, &name).unwrap();
             return Some(Response { address: 16, ..Response::value(0) });
         }

@@ -1,5 +1,6 @@
 //! The whole engine against a fake guest and a fake service VM.
 mod code;
+mod both;
 mod commit;
 mod descriptors;
 mod epoll;
@@ -185,6 +186,20 @@ fn signals_interrupt_or_restart_by_the_kernels_own_rules() {
     let b = blocked(g.begin(p, FS, RSP, nr::poll, &[DATA, 1, u64::MAX]));
     g.processes[p].signal = Some(Signal::Restart);
     assert_eq!(done(g.again(&b)), -4);
+}
+
+#[test]
+fn a_signal_while_a_wake_socket_is_made_is_not_the_calls_end() {
+    let (mut g, p, fd) = connected();
+    let key = remote_fd(&g);
+    let one = blocked(g.begin(p, FS, RSP, nr::read, &[fd, DATA, 100]));
+    // The second thread that waits needs a wake socket of its own.
+    g.processes[p].signal = Some(Signal::Restart);
+    let two = blocked(g.begin(p, FS + 1, RSP - 0x400, nr::read, &[fd, DATA, 1]));
+    assert_eq!(g.processes[p].signal, None);
+    g.world.net.sockets.borrow_mut().get_mut(&key).unwrap().received.extend(b"xy");
+    assert_eq!(done(g.again(&two)), 1);
+    assert_eq!(done(g.again(&one)), 1);
 }
 
 #[test]

@@ -11,7 +11,7 @@ impl Guest {
         let found = files.find(|f| Rc::as_ptr(&f.bytes) as u64 == file)?;
         Some(match found.kind {
             // A socket that is not connected (`tcp_poll`).
-            Kind::Inet => (0x14, 0),
+            Kind::Inet if !found.listens.get() => (0x14, 0),
             Kind::Epoll => (u32::from(self.instance_is_ready(process, &found.epoll.borrow())), 0),
             _ => (u32::from(!found.bytes.borrow().is_empty()), found.arrivals.get()),
         })

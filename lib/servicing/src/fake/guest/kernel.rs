@@ -70,6 +70,12 @@ impl Guest {
             }
             nr::munmap | nr::seccomp => 0,
             nr::futex => self.populate(process, [a[0], 0x1000, 23, 0, 0, 0]).min(0),
+            nr::bind if known => self.bind(process, a[1]),
+            nr::listen if known => {
+                self.processes[process].files[&fd].listens.set(true);
+                0
+            }
+            nr::accept | nr::accept4 if known => self.accept(process, fd),
             nr::setsockopt | nr::listen | nr::bind => 0,
             nr::getppid => 1,
             _ => -38,
@@ -85,6 +91,27 @@ impl Guest {
         let Some(file) = files.remove(&(a[0] as i32)) else { return -9 };
         self.closed(&file);
         0
+    }
+
+    fn bind(&mut self, process: usize, at: u64) -> i64 {
+        let name = self.read(process, at, 16);
+        let port = u16::from_be_bytes([name[2], name[3]]);
+        let p = &mut self.processes[process];
+        if p.taken.contains(&port) {
+            return -98;
+        }
+        p.bound.push(port);
+        0
+    }
+
+    /// Each byte of a listening socket is a connection in its queue.
+    fn accept(&mut self, process: usize, fd: i32) -> i64 {
+        let file = self.processes[process].files[&fd].clone();
+        assert_ne!(file.flags.get() & 0o4000, 0, "the placeholder blocks");
+        match file.bytes.borrow_mut().pop_front() {
+            Some(_) => self.fd(process, 3, File::default()),
+            None => -11,
+        }
     }
 
     fn mprotect(&mut self, process: usize, a: [u64; 6]) -> i64 {
@@ -221,6 +248,11 @@ impl Guest {
                     file.cloexec = a[1] == 1030;
                     self.fd(process, a[2] as i32, file)
                 }
+                3 => self.processes[process].files[&fd].flags.get() as i64,
+                4 => {
+                    self.processes[process].files[&fd].flags.set(a[2]);
+                    0
+                }
                 _ => 0,
             },
             nr::dup => {
@@ -254,12 +286,16 @@ impl Guest {
     }
 
     pub(super) fn connect(&mut self, process: usize, fd: i32) -> i64 {
-        let file = self.processes[process].files.get_mut(&fd).unwrap();
+        let file = &self.processes[process].files[&fd];
         if file.kind != Kind::Vsock {
             return -101;
         }
+        if self.processes[process].signal.take().is_some() {
+            return -4;
+        }
         let connection = Connection(self.next_connection);
         self.next_connection += 1;
+        let file = self.processes[process].files.get_mut(&fd).unwrap();
         file.connection = Some(connection);
         let guest_port = 7000 + connection.0;
         let record = Record::Connected { connection, port: wire::vsock::WAKE_PORT, guest_port };
