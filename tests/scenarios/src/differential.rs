@@ -16,7 +16,7 @@ use trapline::machine::Vm;
 use trapline::parts::Repository;
 
 /// The program inside the VMs.
-const PROGRAM: &str = "/run/trapline/probe";
+pub const PROGRAM: &str = "/run/trapline/probe";
 /// The same, by way of the launcher of trusted programs.
 const TRUSTED: &str = "/run/trapline/bin/probe";
 /// What the cases may reach: the default rules, and the folder of the cases about files.
@@ -28,7 +28,7 @@ listen = [{ protocol = ["tcp", "udp", "icmp"] }]
 files = [{ path = "/tmp/trapline-cases", write = true }]
 "#;
 /// Address of the peer in the service VM, which is remote for the compute VM.
-const ADDRESS: &str = "10.0.2.15";
+pub const ADDRESS: &str = "10.0.2.15";
 /// How long all cases get in one place.
 const LIMIT: Duration = Duration::from_secs(900);
 

@@ -18,6 +18,7 @@ mod killed_delegate;
 mod killed_dispatcher;
 mod killed_service_vm;
 mod listening;
+mod listening_in_both;
 mod load;
 mod policy;
 mod programs;
@@ -31,6 +32,7 @@ mod real_redis;
 mod real_ssh;
 mod real_sshd;
 mod real_static;
+mod regressions;
 mod remote_files;
 mod rig;
 mod rights;
@@ -70,6 +72,7 @@ const SCENARIOS: &[Scenario] = &[
     ("forms", forms::run),
     ("four_at_once", four_at_once::run),
     ("server_reached_from_the_host", listening::run),
+    ("server_reached_from_both_sides", listening_in_both::run),
     ("policy_check", policy::check),
     ("policy_rules", policy::rules),
     ("identity", identity::run),
@@ -90,6 +93,7 @@ const SCENARIOS: &[Scenario] = &[
     ("load", load::run),
     ("soak_short", soak::short),
     ("real_static", real_static::run),
+    ("regressions", regressions::run),
     ("status_and_streams", status::run),
     ("killed_delegate", killed_delegate::run),
     ("killed_dispatcher", killed_dispatcher::run),
@@ -102,7 +106,11 @@ const SCENARIOS: &[Scenario] = &[
 ];
 
 /// Those that take long; only with `--include-ignored`.
-const LONG: &[Scenario] = &[("soak", soak::run), ("full_size_swapped", swapped::full)];
+const LONG: &[Scenario] = &[
+    ("soak", soak::run),
+    ("full_size_swapped", swapped::full),
+    ("regressions_long", regressions::long),
+];
 
 /// Names of all scenarios.
 fn names() -> impl Iterator<Item = &'static str> {

@@ -8,16 +8,15 @@ use trapline::web::{HOST, Server};
 
 /// Boots with the policy of this text.
 pub fn boot(policy: &str) -> Result<Rig> {
-    boot_with(policy, &[])
+    boot_with(policy, Options::default())
 }
 
-/// The same with more packages.
-pub fn boot_with(policy: &str, packages: &[&str]) -> Result<Rig> {
+/// The same with other options, too.
+pub fn boot_with(policy: &str, options: Options) -> Result<Rig> {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join("policy.toml");
     std::fs::write(&path, policy)?;
-    let packages = packages.iter().map(|name| (*name).to_owned()).collect();
-    Rig::boot_with(Options { policy: Some(path), packages, ..Options::default() })
+    Rig::boot_with(Options { policy: Some(path), ..options })
 }
 
 /// The scenario of addresses and ports.

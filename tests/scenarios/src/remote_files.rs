@@ -4,6 +4,7 @@ use crate::policy::boot_with;
 use crate::rig::{succeeded, text};
 use anyhow::{Result, ensure};
 use std::fmt::Write as _;
+use trapline::launch::Options;
 
 /// Programs that have the files. `sh` and `grep` are none of them.
 const PROGRAMS: &[&str] = &[
@@ -176,7 +177,8 @@ const LEFT: &str = "un2c8b08da5ce60398e1f19af0e5dccc744df274b826abe585eaba68c525
 
 /// The scenario.
 pub fn run() -> Result<()> {
-    let rig = boot_with(&policy()?, &["diffutils", "git", "sqlite3"])?;
+    let packages = ["diffutils", "git", "sqlite3"].map(str::to_owned).to_vec();
+    let rig = boot_with(&policy()?, Options { packages, ..Options::default() })?;
     succeeded(BEFORE, &rig.service(BEFORE)?)?;
     let mut wrong = Vec::new();
     for (script, expected) in STEPS {
