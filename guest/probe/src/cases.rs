@@ -1,5 +1,6 @@
 //! The cases. Each file has a list of them.
 mod control;
+mod corners;
 mod datagrams;
 mod descriptors;
 mod epoll;
@@ -30,6 +31,7 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         control::CASES,
         files::CASES,
         names::CASES,
+        corners::CASES,
     ];
     lists.into_iter().flatten()
 }

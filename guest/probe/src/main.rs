@@ -2,7 +2,7 @@
 //! VM, and trusted in the compute VM. `tests/scenarios/src/differential.rs` compares them.
 //!
 //! `trapline-probe peer` is the other side of the cases; it prints its port. `trapline-probe run
-//! ADDRESS [FILTER]` runs the cases, each in a process of its own, one line `case/label: value` for
+//! ADDRESS [FILTER]` runs the cases, some at a time, each in a process of its own, one line `case/label: value` for
 //! each result.
 //!
 //! To add a case: a function in one of the files below `cases/`, and a line in its list.
@@ -14,9 +14,12 @@ mod probe;
 mod value;
 
 use anyhow::{Context, Result, bail};
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
 
 /// How long one case gets.
@@ -49,26 +52,54 @@ fn case(peer: SocketAddr, name: &str) -> Result<()> {
     Ok(())
 }
 
-/// All cases, each in a process of its own.
+/// Cases that run at the same time: most of them wait most of the time.
+const TOGETHER: usize = 16;
+
+/// All cases, each in a process of its own; results come in the order of the list.
 fn run(peer: &str, filter: &str) -> Result<()> {
-    let own = std::env::current_exe().context("own path")?;
     let chosen = |name: &str| filter.split(',').any(|part| name.contains(part));
-    for (name, _) in cases::all().filter(|(name, _)| chosen(name)) {
-        let child = Command::new(&own)
-            .args(["case", peer, name])
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("can't start a case")?;
-        let end = wait(child)?;
-        println!("{name}/end: {end}");
-        std::io::stdout().flush()?;
+    let names: Vec<_> = cases::all().map(|(name, _)| *name).filter(|name| chosen(name)).collect();
+    let next = AtomicUsize::new(0);
+    let (results, done) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        for _ in 0..TOGETHER {
+            let (results, names, next) = (results.clone(), &names, &next);
+            scope.spawn(move || {
+                loop {
+                    let number = next.fetch_add(1, Ordering::Relaxed);
+                    let Some(name) = names.get(number) else { break };
+                    // Nobody receives any more: an earlier case could not be run.
+                    let Ok(()) = results.send((number, run_one(peer, name))) else { break };
+                }
+            });
+        }
+        drop(results);
+        print_in_order(done)
+    })
+}
+
+fn print_in_order(results: Receiver<(usize, Result<String>)>) -> Result<()> {
+    let (mut early, mut next) = (BTreeMap::new(), 0);
+    for (number, result) in results {
+        early.insert(number, result?);
+        while let Some(text) = early.remove(&next) {
+            std::io::stdout().write_all(text.as_bytes())?;
+            std::io::stdout().flush()?;
+            next += 1;
+        }
     }
     Ok(())
 }
 
-/// Passes the output on and says how the case ended.
-fn wait(mut child: Child) -> Result<String> {
+/// One case in a process of its own: its output, and how it ended.
+fn run_one(peer: &str, name: &str) -> Result<String> {
+    let own = std::env::current_exe().context("own path")?;
+    let mut child = Command::new(&own)
+        .args(["case", peer, name])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("can't start a case")?;
     let mut output = child.stdout.take().context("no output")?;
     let reader = std::thread::spawn(move || {
         let mut text = Vec::new();
@@ -86,8 +117,6 @@ fn wait(mut child: Child) -> Result<String> {
             None => std::thread::sleep(Duration::from_millis(10)),
         }
     };
-    if let Ok(Ok(text)) = reader.join() {
-        std::io::stdout().write_all(&text)?;
-    }
-    Ok(status)
+    let text = reader.join().ok().and_then(Result::ok).unwrap_or_default();
+    Ok(format!("{}{name}/end: {status}\n", String::from_utf8_lossy(&text)))
 }

@@ -264,7 +264,8 @@ fn splice(p: &mut Probe) {
     p.call("write", libc::SYS_write, &[n(write), at(DATA), n(14)]);
     p.call("splice", libc::SYS_splice, &[n(read), NULL, n(fd), NULL, n(100), n(0)]);
     p.call("shutdown", libc::SYS_shutdown, &[n(fd), n(libc::SHUT_WR)]);
-    p.settle(fd, libc::POLLIN);
+    // The peer has told, and closed.
+    p.settle(fd, libc::POLLIN | libc::POLLHUP);
     let flags = n(libc::SPLICE_F_NONBLOCK as i64);
     let answer = p.quiet(libc::SYS_splice, &[n(fd), NULL, n(write), NULL, n(100), flags]);
     p.line("back", crate::value::result(answer));

@@ -1,6 +1,6 @@
 //! The whole engine against a fake guest and a fake service VM.
-mod code;
 mod both;
+mod code;
 mod commit;
 mod descriptors;
 mod epoll;
