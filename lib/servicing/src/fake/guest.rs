@@ -6,17 +6,15 @@ mod kernel;
 mod tables;
 
 use self::kernel::Effect;
-use super::guarded::Guarded;
 use super::instance::Instance;
-use super::processor;
 use super::service::{News, ROOT, Service};
-use crate::{Core, Engine, Settings, Window, World};
+pub use super::world::{Fakes, IMAGE};
+use crate::{Core, Engine, Settings};
 use abi::vcpu::{ExitClass, Segment, VcpuState, reg};
 use linux_abi::nr;
 use memory::{Fake, Memory};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::fmt::Arguments;
 use std::rc::Rc;
 use wire::hypercall;
 use wire::vsock::{Connection, Record};
@@ -26,8 +24,6 @@ pub const DATA: u64 = 0x50_0000;
 const STACK_TOP: u64 = 0x7fff_ffff_0000 - 0x1000;
 pub const KERNEL_TEXT: u64 = 0xffff_ffff_8100_0000;
 pub const KERNEL_SYSRET: u64 = KERNEL_TEXT + 0x100;
-/// Where the guest sees the stub's memory.
-const WINDOW_AT: u64 = 0x4000_0000;
 
 thread_local! {
     /// The form of guests made from now on.
@@ -37,66 +33,6 @@ thread_local! {
 pub const NO_EXECUTE: u64 = 1 << 63;
 /// Of a program's pages: present, writable, its own, not executable.
 pub const USER: u64 = 7 | NO_EXECUTE;
-/// Where the root image is; its first page is the code of all programs.
-pub const IMAGE: std::ops::Range<u64> = 32 << 20..40 << 20;
-
-pub struct Fakes {
-    pub compute: Fake,
-    guarded: Guarded,
-    pub service: Fake,
-    clock: Cell<u64>,
-    random: Cell<u64>,
-    pub wakes: RefCell<VecDeque<Record>>,
-    pub rings: RefCell<VecDeque<Record>>,
-    pub lines: RefCell<Vec<String>>,
-    pub net: Service,
-    pub window: processor::Window,
-}
-
-impl Fakes {
-    /// Lets time pass, in nanoseconds.
-    pub fn pass(&self, time: u64) {
-        self.clock.set(self.clock.get().saturating_add(time));
-    }
-}
-
-impl World for Fakes {
-    fn compute(&self) -> &dyn Memory {
-        &self.guarded
-    }
-    fn service(&self) -> &dyn Memory {
-        &self.service
-    }
-    fn image(&self) -> std::ops::Range<u64> {
-        IMAGE
-    }
-    fn window(&self) -> Option<Window<'_>> {
-        Some(Window { at: WINDOW_AT, code: &self.window.code, data: &self.window.data })
-    }
-    fn now(&self) -> u64 {
-        self.clock.set(self.clock.get() + 1000);
-        self.clock.get()
-    }
-    fn random(&self) -> u64 {
-        self.random.set(self.random.get().wrapping_mul(6364136223846793005).wrapping_add(99));
-        self.random.get()
-    }
-    fn relax(&self) {
-        self.net.run(&self.service);
-    }
-    fn to_compute(&self, record: &Record) {
-        self.wakes.borrow_mut().push_back(*record);
-    }
-    fn to_service(&self, record: &Record) {
-        self.rings.borrow_mut().push_back(*record);
-    }
-    fn log(&self, line: Arguments<'_>) {
-        self.lines.borrow_mut().push(line.to_string());
-    }
-    fn call(&self, line: Arguments<'_>) {
-        self.lines.borrow_mut().push(line.to_string());
-    }
-}
 
 #[derive(Clone, Debug, Default)]
 pub struct File {
@@ -200,19 +136,7 @@ impl Guest {
     }
 
     pub fn with_policy(policy: policy::Policy) -> Self {
-        let compute = Fake::new(IMAGE.end as usize);
-        let world = Rc::new(Fakes {
-            guarded: Guarded::new(compute.clone()),
-            compute,
-            service: Fake::new(64 << 20),
-            clock: Cell::new(1),
-            random: Cell::new(7),
-            wakes: RefCell::default(),
-            rings: RefCell::default(),
-            lines: RefCell::default(),
-            net: Service::default(),
-            window: processor::Window::default(),
-        });
+        let world = Rc::new(Fakes::default());
         Service::prepare(&world.service);
         let core = Core::new(world.clone(), Settings::default(), policy);
         let mut engine = Engine::new(core, FORM.get());

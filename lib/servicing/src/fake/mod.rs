@@ -5,6 +5,7 @@ pub mod guest;
 pub mod instance;
 pub mod processor;
 pub mod service;
+mod world;
 
 /// A `struct sockaddr_in`.
 #[must_use]
