@@ -83,10 +83,6 @@ pub struct Stats {
     pub by_call: Vec<(u16, u64)>,
     /// Bytes of the relay's heap in use now.
     pub heap: u64,
-    /// Kernel objects now, and kernel memory in bytes, where the relay may ask.
-    pub kernel_objects: u64,
-    /// See `kernel_objects`.
-    pub kernel_bytes: u64,
     /// Current form, by [`Form::name`].
     pub form: String,
 }

@@ -178,7 +178,6 @@ pub fn as_before(rig: &Rig, before: &Stats) -> Result<Stats> {
         after.processes == before.processes
             && after.delegates == before.delegates
             && after.descriptors == before.descriptors
-            && after.kernel_objects == before.kernel_objects
             && after.heap <= limit
     })
 }
