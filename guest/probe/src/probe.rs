@@ -55,6 +55,11 @@ impl Probe {
         Ok(Self { name: name.to_owned(), peer, arena, labels, prefix })
     }
 
+    /// The name of the case.
+    pub fn case(&self) -> &str {
+        &self.name
+    }
+
     /// The same for a child of `fork`, which has a copy of everything: its labels begin with these
     /// words.
     pub fn in_child(&self, words: &str) -> Self {

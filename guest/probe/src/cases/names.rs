@@ -3,6 +3,7 @@ use super::Case;
 use crate::probe::{DATA, FREE, NULL, Probe, at, n};
 use crate::value;
 use std::os::fd::RawFd;
+use std::sync::OnceLock;
 
 pub const CASES: &[Case] = &[
     ("name_status", status),
@@ -18,8 +19,10 @@ pub const CASES: &[Case] = &[
     ("name_temporary", temporary),
 ];
 
-/// The folder of these cases, which is a remote one for trusted programs.
+/// Where the folders of these cases are; it is a remote one for trusted programs.
 const ROOT: &str = "/tmp/trapline-cases";
+/// The folder of this process's case: others run at the same time.
+static FOLDER: OnceLock<String> = OnceLock::new();
 /// Places for a second path, and for results.
 const SECOND: usize = FREE + 0x1000;
 const RESULT: usize = FREE + 0x2000;
@@ -27,7 +30,8 @@ const FDCWD: i32 = libc::AT_FDCWD;
 
 /// A path in the folder, with its NUL.
 pub fn path(name: &str) -> Vec<u8> {
-    format!("{ROOT}/{name}\0").into_bytes()
+    let folder = FOLDER.get().map_or(ROOT, String::as_str);
+    format!("{folder}/{name}\0").into_bytes()
 }
 
 /// The folder, empty; it goes when the case ends.
@@ -38,13 +42,19 @@ pub struct Folder {
 /// Makes the folder.
 pub fn folder(p: &Probe) -> Folder {
     let folder = Folder { probe: p.clone() };
+    make(p, ROOT);
+    let own = FOLDER.get_or_init(|| format!("{ROOT}/{}", p.case()));
     folder.clear();
-    p.arena.write(FREE, &path(""));
+    make(p, own);
+    folder
+}
+
+fn make(p: &Probe, folder: &str) {
+    p.arena.write(FREE, format!("{folder}\0").as_bytes());
     let made = p.quiet(libc::SYS_mkdir, &[at(FREE), n(0o755)]);
     if made != 0 && made != -i64::from(libc::EEXIST) {
         p.line("folder", value::result(made));
     }
-    folder
 }
 
 impl Folder {
@@ -62,7 +72,7 @@ impl Folder {
     /// Removes what cases make.
     fn clear(&self) {
         let p = &self.probe;
-        let names = ["a", "b", "c", "l", "from", "to", "d/a", "d/b", "d/e", "d"];
+        let names = ["a", "b", "c", "l", "from", "to", "d/a", "d/b", "d/e", "d", ""];
         for name in names {
             p.arena.write(FREE, &path(name));
             p.quiet(libc::SYS_unlink, &[at(FREE)]);
@@ -109,7 +119,7 @@ fn status(p: &mut Probe) {
     let fd = f.made("a");
     look(p, "a", libc::SYS_stat);
     look(p, "a/", libc::SYS_stat);
-    look(p, "./../trapline-cases/a", libc::SYS_stat);
+    look(p, "./../name_status/a", libc::SYS_stat);
     look(p, "gone", libc::SYS_stat);
     look(p, "", libc::SYS_lstat);
     let empty = libc::AT_EMPTY_PATH;
@@ -273,7 +283,7 @@ fn from_directories(p: &mut Probe) {
         p.arena.write(FREE, b"/tmp\0");
         p.open("open /tmp", libc::SYS_openat, &[n(FDCWD), at(FREE), n(0), n(0)])
     };
-    open(tmp, "trapline-cases/d/b", 0);
+    open(tmp, "trapline-cases/name_from_directories/d/b", 0);
 }
 
 fn current(p: &mut Probe) {
