@@ -78,7 +78,7 @@ pub fn compile(image: &Image, file: Option<&Path>, trust: &[String]) -> Result<P
             return Err(anyhow::anyhow!("{path} has rules in {file}: leave --trust out"));
         }
         let mut program = Program::with_defaults(&path);
-        program.code.verify = false;
+        fill(&code, &mut program)?;
         policy.programs.push(program);
     }
     if policy.programs.iter().any(|p| p.code.verify && p.code.image_libraries) {

@@ -117,8 +117,6 @@ impl Source {
     fn program(&self, text: ProgramText) -> Result<Draft, Error> {
         let place = text.path.span();
         let path = self.path(text.path.get_ref(), &place)?;
-        // Who says what the code is wants it to be verified.
-        let asked = text.sha256.is_some() || text.libraries.is_some() || text.jit.is_some();
         let sha256 = text.sha256.map(|sum| self.digest(&sum)).transpose()?;
         let libraries = match text.libraries {
             None => Libraries::Image,
@@ -132,7 +130,7 @@ impl Source {
             Some(words) => Exec::Only(self.paths(words)?.into_iter().map(|p| p.value).collect()),
         };
         let mut program = Program::with_defaults(&path);
-        program.code.verify = text.verify.unwrap_or(asked);
+        program.code.verify = text.verify.unwrap_or(true);
         program.code.jit = text.jit.unwrap_or(false);
         program.code.image_libraries = libraries == Libraries::Image;
         program.children = text.children.unwrap_or(true);
