@@ -9,30 +9,40 @@ use platform::eoi::EndOfInterrupt;
 use platform::serial::Serial;
 use rt::{log, sys, time};
 
-/// Who ends sooner after its start than this many microseconds would most likely do so for ever.
+/// Who ends sooner after its start than this many microseconds, and that so many times in a row,
+/// would most likely do so for ever.
 const GOOD_RUN_US: u64 = 3_000_000;
+const SHORT_RUNS: u32 = 4;
 
 /// Whether a VM starts again.
 pub struct Restarts {
     wanted: bool,
     /// Time of the last start.
     start: u64,
+    /// Short runs in a row.
+    short: u32,
     due: bool,
 }
 
 impl Restarts {
     /// For a VM in this role that starts now.
     pub fn new(role: &str) -> Self {
-        Self { wanted: role == "service", start: time::now().get(), due: false }
+        Self { wanted: role == "service", start: time::now().get(), short: 0, due: false }
+    }
+
+    /// The VM starts again now.
+    fn begun(&mut self) {
+        (self.start, self.due) = (time::now().get(), false);
     }
 
     /// The VM is over.
     pub fn ended(&mut self, why: &End) {
         let ran = time::now().get().saturating_sub(self.start);
-        let good = ran >= time::microseconds(GOOD_RUN_US) && !matches!(why, End::NotStarted(_));
-        self.due = self.wanted && good;
-        if self.wanted && !good {
-            log!("the service VM ended soon after its start: it stays off");
+        self.short = if ran < time::microseconds(GOOD_RUN_US) { self.short + 1 } else { 0 };
+        let hope = self.short < SHORT_RUNS && !matches!(why, End::NotStarted(_));
+        self.due = self.wanted && hope;
+        if self.wanted && !hope {
+            log!("the service VM ended too soon after its start, again and again: it stays off");
         }
     }
 }
@@ -52,7 +62,7 @@ impl Monitor {
         if !self.restarts.due || !self.last_words.is_empty() {
             return false;
         }
-        self.restarts = Restarts::new(&self.role);
+        self.restarts.begun();
         self.devices.power_on(&self.settings);
         self.apic = Apic::new();
         self.clock = boot::clock();

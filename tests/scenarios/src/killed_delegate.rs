@@ -7,7 +7,7 @@ use trapline::machine::session::{Kept, command};
 use trapline::web::Server;
 
 /// Processes of delegates (not of the dispatcher, their oldest ancestor), for the shell.
-pub const DELEGATES: &str = "pgrep -f ^/run/trapline/delegate";
+const DELEGATES: &str = "pgrep -f ^/run/trapline/delegate";
 
 /// Starts a slow download; returns once it is under way.
 pub fn start_slow(rig: &Rig, server: &Server) -> Result<trapline::machine::session::Session> {
