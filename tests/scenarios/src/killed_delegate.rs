@@ -6,8 +6,8 @@ use trapline::machine::Vm;
 use trapline::machine::session::{Kept, command};
 use trapline::web::Server;
 
-/// Processes of delegates (not of the dispatcher, their oldest ancestor), for the shell.
-const DELEGATES: &str = "pgrep -f ^/run/trapline/delegate";
+/// The dispatcher and the delegates, for `pgrep` and `pkill`; the dispatcher is the oldest.
+pub const DELEGATES: &str = "-f ^/run/trapline/delegate";
 
 /// Starts a slow download; returns once it is under way.
 pub fn start_slow(rig: &Rig, server: &Server) -> Result<trapline::machine::session::Session> {
@@ -34,7 +34,7 @@ pub fn run() -> Result<()> {
     let server = Server::start(16 << 20)?;
     let rig = Rig::boot(&["curl"])?;
     let session = start_slow(&rig, &server)?;
-    let killed = rig.service(&format!("kill -9 $({DELEGATES} | tail -n 1)"))?;
+    let killed = rig.service(&format!("kill -9 $(pgrep {DELEGATES} | tail -n 1)"))?;
     ensure!(killed.status == 0, "no delegate to kill: {}", text(&killed));
     ends_badly(&rig, session)?;
     let url = server.url().replace("/file", "/small");

@@ -1,5 +1,5 @@
 //! The dispatcher is killed: transfers fail, then it is started again and new sockets work.
-use crate::killed_delegate::{ends_badly, start_slow};
+use crate::killed_delegate::{DELEGATES, ends_badly, start_slow};
 use crate::rig::{Rig, text};
 use anyhow::{Result, ensure};
 use std::time::Duration;
@@ -11,7 +11,7 @@ pub fn run() -> Result<()> {
     let rig = Rig::boot(&["curl"])?;
     let session = start_slow(&rig, &server)?;
     // The first of them to go takes the others with it, so some may be gone already.
-    let killed = rig.service("pkill -9 -f ^/run/trapline/delegate")?;
+    let killed = rig.service(&format!("pkill -9 {DELEGATES}"))?;
     ensure!(killed.status == 0, "nothing to kill: {}", text(&killed));
     ends_badly(&rig, session)?;
     let url = server.url().replace("/file", "/small");
