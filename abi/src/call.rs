@@ -27,6 +27,9 @@ macro_rules! calls {
         }
 
         impl CallNumber {
+            /// All calls, in order.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
             /// Decodes an untrusted number.
             #[must_use]
             pub const fn from_raw(raw: u64) -> Option<Self> {
@@ -107,7 +110,8 @@ calls! {
     IrqBind = 25;
     /// `(system control, SystemCounter)` → `rdi` = value.
     SystemCount = 26;
-    /// `(thread, vcpu or space with CONTROL)`: ends it and frees what it held.
+    /// `(thread, vcpu or space with CONTROL)`: ends it and frees what it held. With a space end those that
+    /// got their quota from it.
     Destroy = 27;
     /// `(system control, code)`: ends the machine (QEMU's debug-exit port when there is one).
     Shutdown = 28;
@@ -115,8 +119,9 @@ calls! {
     FaultPortal = 29;
     /// `(space with CONTROL or 0 = own)` → quota left in bytes in `rdi`.
     SpaceQuota = 30;
-    /// `(index)` → entry `index` of the caller's region map: `rdi` = base, `rsi` = length,
-    /// `rdx` = rights, `r10` = tag. `NoRegion` past the last.
+    /// `(space with CONTROL or 0 = own, address)` → the region that the address lies in, or else the next one
+    /// above, as [`RegionInfo`](crate::RegionInfo) in `rdi, rsi, rdx, r10`. Whoever goes on at each region's
+    /// end sees all, one after the other, also while others come and go. `NoRegion` past the last.
     RegionList = 31;
     /// `(system control, cpu, mask)`: sets the trace mask; see [`crate::trace`].
     TraceMask = 32;
@@ -128,10 +133,12 @@ calls! {
     /// region. Errors: `NoRegion`, `BadArgument` (not pinned), `BadAddress`, `Quota`.
     RegionWindow = 33;
     /// `(space or 0 = own, base, length, address, tag)`: divides exactly this region in two at a page
-    /// inside; the upper part gets the tag. What is mapped stays. `BadState` where a window is.
+    /// inside; the upper part gets the tag. What is mapped stays; a window is divided alike, and the
+    /// region's space pays for the second one. `Quota` also where a large page has to be divided.
     RegionSplit = 34;
     /// `(space or 0 = own, base, length, new base)`: moves exactly this region; what is mapped in it
-    /// is removed. `Overlap`, `BadState` where a window is.
+    /// is removed. It keeps its window. Windows that lie in it move along, those that lie in it in part only
+    /// (for it was divided) end. `Overlap`.
     RegionMove = 35;
     /// `(space or 0 = own, base, length, MemRights)`: changes the rights of exactly this region. When
     /// any are taken away, what is mapped in it is removed.
@@ -151,7 +158,8 @@ calls! {
     RegionManager = 39;
     /// `(space or 0 = own, microseconds or 0 = for ever)`: how long a fault of its threads may remain
     /// unresolved. Then the thread ends with a report (for a vCPU: exit class `Error` to its monitor),
-    /// and what its manager answers later goes nowhere.
+    /// and what its manager answers later goes nowhere. When its manager ends, a fault waits as long
+    /// for another one (`RegionManager`); without a limit the thread ends with its manager.
     FaultLimit = 40;
 }
 
@@ -178,11 +186,8 @@ pub enum Event {
     Fault(u64),
     /// A VM exit through a portal with this badge; the words are an `ExitMessage`.
     Exit(u64),
-    /// A thread whose fault portal this is ended: w0 = reason, w1 = IP, w2 = info. Reasons (and
-    /// info): 0 exit (code), 1 destroyed, 2 page fault that nobody resolves (address), 3 page fault
-    /// refused by its manager (address), 4 manager ended with the fault (address), 5 handler of a
-    /// VM exit ended (class), 6 VM exit that nobody handles (class), 7 page fault not resolved in time
-    /// (address), 0x100 + vector of an exception (error code).
+    /// A thread whose fault portal this is ended; the words are a
+    /// [`ThreadEnd`](crate::ThreadEnd): w0 = code of the cause, w1 = IP, w2 = detail.
     ThreadEnd(u64),
 }
 

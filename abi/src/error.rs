@@ -66,4 +66,8 @@ errors! {
     Cycle = 15, "managers would form a cycle";
     /// Any refusal that a server states in its own protocol.
     Refused = 16, "refused by server";
+    /// A manager's answer: the thread has used up its stack, and touched the guard below it.
+    StackOverflow = 17, "stack overflow";
+    /// A manager's answer: the client may have no more memory, or there is none left.
+    NoMemory = 18, "quota of memory exhausted";
 }

@@ -4,21 +4,27 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+mod arguments;
 mod boot;
 mod call;
+mod end;
 mod error;
 mod fault;
+mod region;
 mod rights;
 pub mod trace;
 mod units;
 pub mod vcpu;
 
+pub use arguments::Argument;
 pub use boot::{BootInfo, ROOT_SELECTORS, RootSelector};
 pub use call::{
     CallNumber, Event, FIRST_FREE_SELECTOR, MESSAGE_WORDS, Message, NO_DEADLINE, SELECTOR_LIMIT,
     SpaceKind, SystemCounter, ThreadArgs,
 };
+pub use end::{EndCause, ThreadEnd};
 pub use error::Error;
 pub use fault::{Access, FaultMessage, FaultReply};
+pub use region::RegionInfo;
 pub use rights::{MemRights, ObjRights};
 pub use units::*;

@@ -1,4 +1,5 @@
 //! `trapline bench`: what things cost, as ratios inside one run, in exits, and in instructions.
+mod grants;
 pub mod kernel;
 mod table1;
 mod transfer;
@@ -17,6 +18,8 @@ pub enum Suite {
     Table1,
     /// Transfers of 64 MiB, with and without `select`, on a free and a limited link.
     Transfer,
+    /// The first step of a remote socket, with and without verification of code.
+    Grants,
     /// The kernel's own operations: calls, switches, faults, regions.
     Kernel,
 }
@@ -61,7 +64,7 @@ pub struct Row {
     pub ratio: f64,
     /// VM exits per operation.
     pub exits: Option<f64>,
-    /// Instructions of the whole machine's processor per operation.
+    /// Instructions of the processor that carries the operation out, the hypervisor's included.
     pub instructions: Option<f64>,
     /// Nanoseconds per operation.
     pub nanoseconds: f64,
@@ -104,6 +107,7 @@ pub fn bench(arguments: &Arguments) -> Result<u8> {
             table1::run(&cache, &selection, &progress)?
         }
         Suite::Transfer => transfer::run(&cache, &progress)?,
+        Suite::Grants => grants::run(&cache, &progress)?,
         Suite::Kernel => kernel::run(&cache, &progress)?,
     };
     progress.done();

@@ -150,7 +150,7 @@ pub fn boot(
         processors: if options.count_instructions { PROCESSORS - 1 } else { PROCESSORS },
         forwards: forwards.clone(),
         disk: options.resident.map(|_| swap_disk(options.memory)),
-        count_instructions: options.count_instructions,
+        count_instructions: options.count_instructions.then_some(0),
     };
     progress.step("starting the machine");
     let machine = Machine::start(cache, &setup, observer)?;
@@ -323,7 +323,7 @@ pub fn boot_plain(cache: &Cache, images: &Images, observer: Observer) -> Result<
         processors: 2,
         forwards: Vec::new(),
         disk: None,
-        count_instructions: false,
+        count_instructions: None,
     };
     Machine::start(cache, &setup, observer)
 }

@@ -31,10 +31,13 @@ pub struct Arguments {
 /// One processor, on which every instruction takes one tick of the time-stamp counter.
 const PROGRAM: Program = Program {
     name: "native-timeline",
+    files: &[],
+    system: None,
     memory: 512 << 20,
     processors: 1,
-    count_instructions: true,
+    count_instructions: Some(0),
     command_line: "",
+    pattern: 0,
 };
 
 /// Records a run (or reads one) and writes its pictures.

@@ -3,7 +3,7 @@ use crate::cache::Cache;
 use crate::machine::attach;
 use crate::supervise;
 use anyhow::Result;
-use hostlink::memory::Entry;
+use hostlink::memory::{Entry, Kernel, Sample};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -47,7 +47,7 @@ struct Line {
 /// None is running.
 pub fn top(arguments: &Arguments) -> Result<u8> {
     let path = attach::find(&Cache::open()?)?;
-    let mut before: Option<(Instant, Vec<Entry>)> = None;
+    let mut before: Option<(Instant, Sample)> = None;
     let mut shown = 0;
     loop {
         let sample = match attach::ask(&path) {
@@ -56,7 +56,8 @@ pub fn top(arguments: &Arguments) -> Result<u8> {
             Err(error) => return if before.is_some() { Ok(0) } else { Err(error) },
         };
         let lines = lines(&sample, before.as_ref());
-        let text = if arguments.json { json(&lines)? } else { table(&lines) };
+        let kernel = &sample.1.kernel;
+        let text = if arguments.json { json(&lines, kernel)? } else { table(&lines, kernel) };
         let mut out = std::io::stdout().lock();
         if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
             // Whoever read this has gone.
@@ -81,11 +82,11 @@ fn pause(time: Duration) -> Result<()> {
     Ok(())
 }
 
-fn lines(now: &(Instant, Vec<Entry>), before: Option<&(Instant, Vec<Entry>)>) -> Vec<Line> {
+fn lines(now: &(Instant, Sample), before: Option<&(Instant, Sample)>) -> Vec<Line> {
     let line = |entry: &Entry| {
-        let per_second = before.map_or_else(Rates::default, |(then, entries)| {
+        let per_second = before.map_or_else(Rates::default, |(then, sample)| {
             let same = |e: &&Entry| e.manager == entry.manager && e.object == entry.object;
-            let old = entries.iter().find(same).map(|e| e.row).unwrap_or_default();
+            let old = sample.entries.iter().find(same).map(|e| e.row).unwrap_or_default();
             let seconds = now.0.duration_since(*then).as_secs_f64().max(0.001);
             let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
             let row = entry.row;
@@ -99,15 +100,15 @@ fn lines(now: &(Instant, Vec<Entry>), before: Option<&(Instant, Vec<Entry>)>) ->
         });
         Line { entry: entry.clone(), per_second }
     };
-    now.1.iter().map(line).collect()
+    now.1.entries.iter().map(line).collect()
 }
 
-fn json(lines: &[Line]) -> Result<String> {
-    Ok(serde_json::to_string(&serde_json::json!({ "objects": lines }))?)
+fn json(lines: &[Line], kernel: &Kernel) -> Result<String> {
+    Ok(serde_json::to_string(&serde_json::json!({ "objects": lines, "kernel": kernel }))?)
 }
 
 /// Amounts in MiB; what is zero is left out.
-fn table(lines: &[Line]) -> String {
+fn table(lines: &[Line], kernel: &Kernel) -> String {
     let mut text = String::from(
         "manager  object              size    RAM   most  shown spaces compressed(in)   disk \
          | /s: faults  later unpack   read  write   lost\n",
@@ -137,6 +138,15 @@ fn table(lines: &[Line]) -> String {
     }
     let once: u64 = lines.iter().map(|line| saved(&line.entry)).sum();
     let _ = writeln!(text, "shown more than once, and in RAM once: {} MiB", amount(once));
+    let _ = writeln!(
+        text,
+        "kernel: {} objects, {} KiB; faults {}, refused {}, late {}",
+        kernel.objects,
+        kernel.bytes >> 10,
+        kernel.faults,
+        kernel.faults_refused,
+        kernel.faults_late
+    );
     text
 }
 
@@ -158,31 +168,37 @@ mod tests {
     use super::*;
     use ledger::Row;
 
-    fn entry(faults: u64) -> Entry {
+    const KERNEL: Kernel =
+        Kernel { objects: 7, bytes: 4096, faults: 9, faults_refused: 0, faults_late: 0 };
+
+    fn sample(faults: u64) -> Sample {
         let row =
             Row { size: 3 << 20, resident: 1 << 20, shown: 2 << 20, faults, ..Row::default() };
-        Entry { manager: "image".into(), object: "root.erofs".into(), row }
+        let entry = Entry { manager: "image".into(), object: "root.erofs".into(), row };
+        Sample { entries: vec![entry], kernel: KERNEL }
     }
 
     #[test]
     fn rates_are_those_since_the_sample_before() {
         let start = Instant::now();
         let later = start + Duration::from_secs(4);
-        let before = (start, vec![entry(10)]);
-        let lines = lines(&(later, vec![entry(50)]), Some(&before));
+        let before = (start, sample(10));
+        let lines = lines(&(later, sample(50)), Some(&before));
         assert_eq!(lines[0].per_second.faults, 10.0);
-        let text = table(&lines);
+        let text = table(&lines, &KERNEL);
         assert!(text.contains("root.erofs"), "{text}");
         assert!(text.contains("in RAM once: 1.0 MiB"), "{text}");
+        assert!(text.contains("kernel: 7 objects, 4 KiB; faults 9"), "{text}");
         let json: serde_json::Value =
-            serde_json::from_str(&json(&lines).expect("text")).expect("JSON");
+            serde_json::from_str(&json(&lines, &KERNEL).expect("text")).expect("JSON");
         assert_eq!(json["objects"][0]["row"]["faults"], 50);
         assert_eq!(json["objects"][0]["per_second"]["faults"], 10.0);
+        assert_eq!(json["kernel"]["objects"], 7);
     }
 
     #[test]
     fn the_first_sample_has_no_rates() {
-        let lines = lines(&(Instant::now(), vec![entry(10)]), None);
+        let lines = lines(&(Instant::now(), sample(10)), None);
         assert_eq!(lines[0].per_second, Rates::default());
     }
 }

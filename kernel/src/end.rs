@@ -6,8 +6,7 @@ use crate::object::{
     Binding, Body, Capability, Notification, Portal, Request, Sc, Serving, Space, State, Thread,
 };
 use abi::trace::Kind;
-use abi::{Access, Event, Message, SpaceKind};
-use alloc::vec::Vec;
+use abi::{Access, EndCause, Event, Message, SpaceKind, ThreadEnd};
 use core::fmt;
 use regions::Range;
 use scheduling::Id;
@@ -19,17 +18,12 @@ const MOST_EVENTS: usize = 64;
 const EVENTS_STEP: usize = 8;
 const EVENTS_COST: u64 = (EVENTS_STEP * size_of::<(u64, Message)>()) as u64;
 
-/// Why a thread ends. The code is the first word of `Event::ThreadEnd`.
+/// Why a thread ends; what the kernel's own report says of it beyond [`EndCause`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Reason {
-    /// `Exit`. Code 0.
-    Exit {
-        /// What it exited with.
-        code: u64,
-    },
-    /// `Destroy` of the thread or its space. Code 1.
-    Destroyed,
-    /// A fault that nobody resolves. Code 2.
+    /// Nothing beyond that.
+    Cause(EndCause),
+    /// A fault that nobody resolves.
     Fault {
         /// The address.
         address: u64,
@@ -38,78 +32,29 @@ pub enum Reason {
         /// What is wrong.
         text: &'static str,
     },
-    /// The manager refused, or answered nonsense. Code 3.
+    /// The manager refused, or answered nonsense.
     Refused {
         /// The address.
         address: u64,
         /// The manager's status, or the kernel's error.
         status: u64,
     },
-    /// The manager died with the fault in its hands. Code 4.
-    ManagerGone {
-        /// The address.
-        address: u64,
-    },
-    /// The handler of a VM exit died. Code 5.
-    MonitorGone {
-        /// Class of the exit.
-        class: u64,
-    },
-    /// Nobody handles an exit of this class, or its handler refused. Code 6.
-    Unhandled {
-        /// Class of the exit.
-        class: u64,
-    },
-    /// A fault was not resolved in time. Code 7.
-    Late {
-        /// The address.
-        address: u64,
-    },
-    /// An exception. Code 0x100 + vector.
-    Exception {
-        /// Vector.
-        vector: u8,
-        /// Error code.
-        error: u64,
-    },
 }
 
 impl Reason {
-    /// Code and detail, as `Event::ThreadEnd` carries them.
-    fn words(self) -> (u64, u64) {
+    /// What programs are told of it.
+    fn cause(self) -> EndCause {
         match self {
-            Reason::Exit { code } => (0, code),
-            Reason::Destroyed => (1, 0),
-            Reason::Fault { address, .. } => (2, address),
-            Reason::Refused { address, .. } => (3, address),
-            Reason::ManagerGone { address } => (4, address),
-            Reason::MonitorGone { class } => (5, class),
-            Reason::Unhandled { class } => (6, class),
-            Reason::Late { address } => (7, address),
-            Reason::Exception { vector, error } => (0x100 + u64::from(vector), error),
+            Reason::Cause(cause) => cause,
+            Reason::Fault { address, .. } => EndCause::Fault { address },
+            Reason::Refused { address, .. } => EndCause::Refused { address },
         }
-    }
-}
-
-fn exception_name(vector: u8) -> &'static str {
-    match vector {
-        0 => "division error",
-        1 => "debug trap",
-        4 => "overflow",
-        6 => "invalid instruction",
-        7 => "floating-point instruction",
-        12 => "stack fault",
-        13 => "privileged instruction or bad operand",
-        17 => "misaligned access",
-        _ => "exception",
     }
 }
 
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
-            Reason::Exit { code } => write!(f, "exit with {code}"),
-            Reason::Destroyed => f.write_str("destroyed"),
             Reason::Fault { address, access, text } => {
                 let access = match access {
                     Access::Read => "read",
@@ -122,21 +67,9 @@ impl fmt::Display for Reason {
                 Err(error) => {
                     write!(f, "page fault at {address:#x} not resolved: {}", error.text())
                 }
-                Ok(()) => write!(f, "page fault at {address:#x} not resolved"),
+                Ok(()) => self.cause().fmt(f),
             },
-            Reason::ManagerGone { address } => {
-                write!(f, "page fault at {address:#x}: manager ended meanwhile")
-            }
-            Reason::MonitorGone { class } => {
-                write!(f, "VM exit of class {class}: handler ended meanwhile")
-            }
-            Reason::Unhandled { class } => write!(f, "VM exit of class {class}: nobody handles it"),
-            Reason::Late { address } => {
-                write!(f, "page fault at {address:#x}: not resolved by its manager in time")
-            }
-            Reason::Exception { vector, error } => {
-                write!(f, "{} (vector {vector}, error {error:#x})", exception_name(vector))
-            }
+            Reason::Cause(cause) => cause.fmt(f),
         }
     }
 }
@@ -146,7 +79,7 @@ impl Kernel {
     pub fn end_thread(&mut self, id: Id<Thread>, reason: Reason) {
         let Ok(thread) = self.threads.get(id) else { return };
         let (ip, space, cpu) = (thread.ip(), thread.space, thread.cpu);
-        if !matches!(reason, Reason::Exit { code: 0 } | Reason::Destroyed) {
+        if !matches!(reason.cause(), EndCause::Exit { code: 0 } | EndCause::Destroyed) {
             crate::log!(
                 "space {} thread {} ended at ip {ip:#x}: {reason}",
                 space.index(),
@@ -154,13 +87,13 @@ impl Kernel {
             );
         }
         let by = crate::machine::cpu::id();
-        trace::record(by, Kind::End, id.index(), reason.words().0, reason.words().1);
+        let (code, detail) = reason.cause().encode();
+        trace::record(by, Kind::End, id.index(), code, detail);
         self.stop(id, cpu);
         self.withdraw(id);
         let reporter = self.threads.get(id).ok().and_then(|t| t.fault_portal);
         if let Some(portal) = reporter {
-            let (code, detail) = reason.words();
-            self.report_end(portal, [code, ip, detail, 0, 0, 0, 0, 0]);
+            self.report_end(portal, ThreadEnd { cause: reason.cause(), ip }.encode());
         }
         let Some(thread) = self.threads.remove(id) else { return };
         self.release_thread(id, &thread);
@@ -259,14 +192,12 @@ impl Kernel {
             queued = self.threads.get_mut(caller).ok().and_then(|t| t.next.take());
             self.answer_gone(caller);
         }
-        while let Some((faulting, address)) = self.put_off_by(id) {
-            self.end_thread(faulting, Reason::ManagerGone { address: address.0 });
-        }
+        self.leave_put_off(id);
     }
 
     fn answer_gone(&mut self, caller: Id<Thread>) {
-        if let Ok(State::Calling { request, .. }) = self.threads.get(caller).map(|c| c.state) {
-            self.fail_request(caller, &request);
+        if let Ok(State::Calling { handler, request }) = self.threads.get(caller).map(|c| c.state) {
+            self.fail_request(caller, handler, &request);
         }
     }
 
@@ -362,9 +293,7 @@ impl Kernel {
             self.release_portal(portal);
         }
         let Some(manager) = binding.manager else { return };
-        if binding.window.is_some() {
-            self.forget_window(manager, space, region);
-        }
+        self.forget_window(space, region, binding);
         let Ok(space) = self.spaces.get_mut(space) else { return };
         if let Some(at) = space.managers.iter().position(|(id, _)| *id == manager) {
             space.managers[at].1 -= 1;
@@ -374,11 +303,27 @@ impl Kernel {
         }
     }
 
-    /// Ends a space: its threads, what it pays for, its mappings. Spaces that got their quota from
-    /// it go on; what they hold is its parent's from now on.
+    /// Ends a space: its threads, what it pays for, its mappings; before it, all spaces that got their
+    /// quota from it, and theirs. Leaf after leaf: the kernel's stack is not as deep as they may be.
     pub fn end_space(&mut self, id: Id<Space>) {
+        let mut at = id;
+        loop {
+            if let Some(child) = self.spaces.find(|s| s.parent == Some(at)) {
+                at = child;
+                continue;
+            }
+            let parent = self.spaces.get(at).ok().and_then(|s| s.parent);
+            self.end_childless(at);
+            match parent {
+                Some(parent) if at != id => at = parent,
+                _ => return,
+            }
+        }
+    }
+
+    fn end_childless(&mut self, id: Id<Space>) {
         while let Some(thread) = self.threads.find(|t| t.space == id) {
-            self.end_thread(thread, Reason::Destroyed);
+            self.end_thread(thread, Reason::Cause(EndCause::Destroyed));
         }
         self.free_paid_by(id);
         let Ok(space) = self.spaces.get_mut(id) else { return };
@@ -391,33 +336,18 @@ impl Kernel {
             if let Some(portal) = binding.portal {
                 self.release_portal(portal);
             }
-            if let (Some(manager), Some(_)) = (binding.manager, binding.window) {
-                self.forget_window(manager, id, region);
-            }
+            self.forget_window(id, region, binding);
         }
+        self.end_windows(id);
         let Some(mut space) = self.spaces.remove(id) else { return };
-        let heir = space.parent;
-        let children: Vec<_> = self
-            .spaces
-            .iter()
-            .filter(|(_, s)| s.parent == Some(id))
-            .map(|(child, s)| (child, s.quota.limit))
-            .collect();
-        let mut lent = 0;
-        for (child, limit) in children {
-            lent += limit;
-            if let Ok(child) = self.spaces.get_mut(child) {
-                child.parent = heir;
-            }
-        }
         tlb::retire(space.root(), 0);
         let native = space.kind == SpaceKind::Native;
         let mut frames = Charged { pool: &mut self.memory.frames, quota: &mut space.quota };
         space.tables.clear(native, &mut frames);
         // What is left in use is heap: the space itself, its tables of capabilities and regions.
-        self.memory.heap.credit(space.quota.used.saturating_sub(lent));
-        if let Some(heir) = heir.and_then(|h| self.spaces.get_mut(h).ok()) {
-            heir.quota.credit(space.quota.limit - lent);
+        self.memory.heap.credit(space.quota.used);
+        if let Some(parent) = space.parent.and_then(|p| self.spaces.get_mut(p).ok()) {
+            parent.quota.credit(space.quota.limit);
         }
     }
 
@@ -445,7 +375,7 @@ impl Kernel {
     /// A request whose class nobody handles.
     pub fn end_unhandled(&mut self, id: Id<Thread>, request: &Request) {
         if let Request::Exit { class, .. } = request {
-            self.end_thread(id, Reason::Unhandled { class: *class as u64 });
+            self.end_thread(id, Reason::Cause(EndCause::Unhandled { class: *class as u64 }));
         }
     }
 }

@@ -172,7 +172,7 @@ impl Kernel {
         let frame = to.handle();
         server.state = State::Ready;
         server.serving = Serving::Caller(id);
-        thread.asked = range;
+        thread.asked = (range, binding.tag);
         thread.since = now;
         thread.tried = access;
         let request = Request::Fault { badge, address: SpaceAddr(address), state: false };

@@ -8,8 +8,8 @@ use crate::object::{Binding, Capability, Request, Space, State, Thread};
 use abi::trace::Kind;
 use abi::vcpu::ExitClass;
 use abi::{
-    Access, Error, FaultMessage, FaultReply, HostPhys, MemRights, Message, PAGE_SIZE, SpaceAddr,
-    SpaceKind,
+    Access, EndCause, Error, FaultMessage, FaultReply, HostPhys, MemRights, Message, PAGE_SIZE,
+    SpaceAddr, SpaceKind,
 };
 use regions::Range;
 use scheduling::Id;
@@ -33,6 +33,8 @@ enum Refusal {
     Rights,
     Pinned,
     Gone,
+    /// The manager has ended; this was its thread.
+    Orphan(Id<Thread>),
     Cycle,
     WrongCpu,
 }
@@ -85,7 +87,7 @@ impl Kernel {
         let error = thread.frame().map_or(0, |f| f.error);
         let access = match access(error) {
             Some(access) if vector == PAGE_FAULT => access,
-            _ => return self.end_thread(id, Reason::Exception { vector, error }),
+            _ => return self.end_thread(id, Reason::Cause(EndCause::Exception { vector, error })),
         };
         self.page_fault(id, fault_address(), access, ip);
     }
@@ -98,9 +100,26 @@ impl Kernel {
             Ok(None) => self.end_fault(id),
             Ok(Some(route)) => self.send_fault(id, &route, (at, access, ip), false),
             Err(refusal) => {
-                self.end_thread(id, refusal.reason(address, access));
+                if !self.awaits_manager(id, refusal, at, access) {
+                    self.end_thread(id, refusal.reason(address, access));
+                }
             }
         }
+    }
+
+    /// True when a fault that goes to nobody waits for its region's next manager.
+    fn awaits_manager(
+        &mut self,
+        id: Id<Thread>,
+        refusal: Refusal,
+        at: SpaceAddr,
+        access: Access,
+    ) -> bool {
+        let Refusal::Orphan(handler) = refusal else { return false };
+        if let Ok(thread) = self.threads.get_mut(id) {
+            thread.tried = access;
+        }
+        self.orphan(id, handler, at)
     }
 
     /// A guest's access to an address that is not mapped, or not with that right.
@@ -117,7 +136,11 @@ impl Kernel {
                 }
                 self.send_fault(id, &route, (at, access, ip), state);
             }
-            Err(_) => self.report_to_monitor(id, address, access),
+            Err(refusal) => {
+                if !self.awaits_manager(id, refusal, at, access) {
+                    self.report_to_monitor(id, address, access);
+                }
+            }
         }
     }
 
@@ -136,7 +159,7 @@ impl Kernel {
         let cpu = crate::machine::cpu::id();
         trace::record(cpu, Kind::Fault, id.index(), binding.tag, address.0);
         if let Ok(thread) = self.threads.get_mut(id) {
-            thread.asked = range;
+            thread.asked = (range, binding.tag);
             thread.tried = access;
             thread.fault = FaultMessage {
                 tag: binding.tag,
@@ -175,7 +198,8 @@ impl Kernel {
         let portal = binding.portal.ok_or(Refusal::Pinned)?;
         let portal = self.portals.get(portal).map_err(|_| Refusal::Gone)?;
         let thread = self.threads.get(id).map_err(|_| Refusal::Gone)?;
-        let handler = self.threads.get(portal.handler).map_err(|_| Refusal::Gone)?;
+        let gone = Refusal::Orphan(portal.handler);
+        let handler = self.threads.get(portal.handler).map_err(|_| gone)?;
         if handler.cpu != thread.cpu && handler.sc.is_none() {
             return Err(Refusal::WrongCpu);
         }
@@ -243,10 +267,10 @@ impl Kernel {
     }
 
     /// Maps what a manager answered. False when that does not help the access. `asked`: where the
-    /// region was that the manager was asked about.
+    /// region was that the manager was asked about, and its tag.
     pub fn resolve(
         &mut self,
-        (space, asked): (Id<Space>, Range),
+        (space, asked): (Id<Space>, (Range, u64)),
         manager: Id<Space>,
         (address, access): (SpaceAddr, Access),
         reply: FaultReply,
@@ -260,12 +284,10 @@ impl Kernel {
         };
         let regions = &mut self.spaces.get_mut(space)?.regions;
         let (range, binding) = regions.find_near(address).ok_or(Error::NoRegion)?;
-        // The answer is about a region that has been divided or moved since: ask again.
-        if range != asked {
+        // The answer is about a region that has been divided or moved since, or has made room for
+        // another one: ask again.
+        if (range, binding.tag) != asked || binding.manager != Some(manager) {
             return Ok(true);
-        }
-        if binding.manager != Some(manager) {
-            return Err(Error::NoRegion);
         }
         let rights = rights & binding.rights & memory.rights;
         let part = memory.part(memory_offset, length, rights)?;
@@ -339,6 +361,13 @@ impl Kernel {
         result.map(drop).map_err(|_| Error::Quota)
     }
 
+    /// Sees to it that no page of a space lies across an address.
+    pub fn divide_pages(&mut self, id: Id<Space>, at: SpaceAddr) -> Result<(), Error> {
+        let space = self.spaces.get_mut(id)?;
+        let mut frames = Charged { pool: &mut self.memory.frames, quota: &mut space.quota };
+        space.tables.divide(at.0, &mut frames).map_err(|_| Error::Quota)
+    }
+
     /// Drops stale translations of a space on all processors.
     pub fn flush(&mut self, id: Id<Space>) {
         let Ok(space) = self.spaces.get(id) else { return };
@@ -356,7 +385,7 @@ impl Refusal {
             Refusal::NoRegion => "no region",
             Refusal::Rights => "region without that right",
             Refusal::Pinned => "pinned region, nothing mapped",
-            Refusal::Gone => "manager gone",
+            Refusal::Gone | Refusal::Orphan(_) => "manager gone",
             Refusal::Cycle => "manager waits for this thread",
             Refusal::WrongCpu => "manager has no time on its own processor",
         };

@@ -5,7 +5,7 @@ use crate::kernel::Kernel;
 use crate::machine::cpu::ticks;
 use crate::object::{Portal, Request, Sc, Serving, State, Thread};
 use crate::sched::LONGEST_CHAIN;
-use abi::{Error, Event, Message, NO_DEADLINE};
+use abi::{EndCause, Error, Event, Message, NO_DEADLINE};
 use scheduling::Id;
 
 /// What a wait led to.
@@ -321,7 +321,7 @@ impl Kernel {
 
     /// Answers a request whose handler has gone.
     #[cold]
-    pub fn fail_request(&mut self, caller: Id<Thread>, request: &Request) {
+    pub fn fail_request(&mut self, caller: Id<Thread>, handler: Id<Thread>, request: &Request) {
         match request {
             Request::Call(_) => {
                 if let Ok(thread) = self.threads.get_mut(caller) {
@@ -333,10 +333,18 @@ impl Kernel {
                 self.wake(caller);
             }
             Request::Fault { address, .. } => {
-                self.end_thread(caller, Reason::ManagerGone { address: address.0 });
+                if !self.orphan(caller, handler, *address) {
+                    self.end_thread(
+                        caller,
+                        Reason::Cause(EndCause::ManagerGone { address: address.0 }),
+                    );
+                }
             }
             Request::Exit { class, .. } => {
-                self.end_thread(caller, Reason::MonitorGone { class: *class as u64 });
+                self.end_thread(
+                    caller,
+                    Reason::Cause(EndCause::MonitorGone { class: *class as u64 }),
+                );
             }
         }
     }

@@ -3,7 +3,7 @@ use crate::machine::entry::FrameBox;
 use crate::machine::table::Tables;
 use crate::memory::{MemoryRange, Quota};
 use crate::vcpu::VcpuPart;
-use crate::window::Window;
+use crate::window::Windows;
 use abi::{
     Access, FaultMessage, HostPhys, MemRights, Message, ObjRights, SpaceAddr, SpaceKind,
     vcpu::ExitClass,
@@ -83,7 +83,7 @@ pub struct Space {
     /// Spaces that manage regions of this one, with the number of those regions.
     pub managers: Vec<(Id<Space>, u32)>,
     /// Windows that lie in it.
-    pub windows: Vec<Window>,
+    pub windows: Windows,
     /// Ticks that a fault of its threads may remain unresolved; `u64::MAX` is for ever.
     pub patience: u64,
 }
@@ -178,8 +178,8 @@ pub struct Thread {
     pub notification: Option<Id<Notification>>,
     /// Where its end is reported.
     pub fault_portal: Option<Id<Portal>>,
-    /// Where the region of its last fault was when the manager was asked.
-    pub asked: Range,
+    /// Where the region of its last fault was when the manager was asked, and its tag.
+    pub asked: (Range, u64),
     /// When that fault happened.
     pub since: u64,
     /// What was tried.
@@ -269,7 +269,7 @@ impl Thread {
             next: None,
             notification: None,
             fault_portal: None,
-            asked: Range { base: SpaceAddr(0), length: 0 },
+            asked: (Range { base: SpaceAddr(0), length: 0 }, 0),
             since: 0,
             tried: Access::Read,
             again: false,

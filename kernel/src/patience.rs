@@ -6,11 +6,14 @@
 //! Setting the timer for each fault would cost more than most faults. So each processor knows when to
 //! look next at faults that wait ([`Cpu::watch`](crate::kernel::Cpu)); a fault only makes sure that
 //! this is early enough. Whoever looks and finds nobody waiting, looks no more.
+//!
+//! A fault whose manager has ended waits as long, for another manager to be named
+//! ([`CallNumber::RegionManager`](abi::CallNumber)).
 use crate::end::Reason;
 use crate::kernel::Kernel;
 use crate::machine::cpu::ticks;
-use crate::object::{Request, Serving, Space, State, Thread};
-use abi::{Access, SpaceAddr};
+use crate::object::{Body, Request, Serving, Space, State, Thread};
+use abi::{Access, EndCause, SpaceAddr};
 use regions::Range;
 use scheduling::Id;
 
@@ -74,8 +77,13 @@ impl Kernel {
             };
             let found = self.threads.iter().find_map(|(id, thread)| Some((id, late(thread)?)));
             let Some((id, (address, access))) = found else { break };
+            let orphan = self.threads.get(id).is_ok_and(|thread| self.is_orphan(thread));
             self.withdraw_request(id);
-            self.give_up(id, address, access);
+            if orphan {
+                self.end_thread(id, Reason::Cause(EndCause::ManagerGone { address: address.0 }));
+            } else {
+                self.give_up(id, address, access);
+            }
         }
         let waiting =
             self.threads.iter().filter(|(_, t)| t.cpu == number && waits_for(t).is_some());
@@ -89,7 +97,7 @@ impl Kernel {
         let address = at.0;
         let Ok(thread) = self.threads.get_mut(id) else { return };
         if thread.vcpu().is_none() {
-            return self.end_thread(id, Reason::Late { address });
+            return self.end_thread(id, Reason::Cause(EndCause::Late { address }));
         }
         crate::log!("nested fault at {address:#x} not resolved by its manager in time");
         self.report_to_monitor(id, address, access);
@@ -128,6 +136,39 @@ impl Kernel {
         {
             thread.state = State::PutOff(handler, address);
             thread.again = true;
+        }
+    }
+
+    /// True when a program waits for a manager that has ended.
+    fn is_orphan(&self, thread: &Thread) -> bool {
+        let gone = matches!(thread.state, State::PutOff(by, _) if self.threads.get(by).is_err());
+        gone && matches!(thread.body, Body::Native(_))
+    }
+
+    /// A thread's fault was in the hands of a manager that has ended, or would go to one. It waits for
+    /// another manager as long as its space says; false when it says nothing.
+    pub fn orphan(&mut self, id: Id<Thread>, handler: Id<Thread>, address: SpaceAddr) -> bool {
+        let Ok(thread) = self.threads.get(id) else { return false };
+        if self.due(thread) == u64::MAX || !self.has_time(id) {
+            return false;
+        }
+        if let Ok(thread) = self.threads.get_mut(id) {
+            thread.state = State::PutOff(handler, address);
+            thread.again = true;
+            self.cpus[thread.cpu].choose = true;
+        }
+        true
+    }
+
+    /// The manager whose handler this was has ended: the faults that it has put off are orphans.
+    pub fn leave_put_off(&mut self, handler: Id<Thread>) {
+        loop {
+            let found = self.threads.iter().find_map(|(id, t)| match t.state {
+                State::PutOff(by, at) if by == handler && self.due(t) == u64::MAX => Some((id, at)),
+                _ => None,
+            });
+            let Some((id, address)) = found else { break };
+            self.end_thread(id, Reason::Cause(EndCause::ManagerGone { address: address.0 }));
         }
     }
 

@@ -7,6 +7,7 @@ use crate::machine::phys;
 use crate::machine::table::Tables;
 use crate::memory::{Charged, MemoryRange, Quota};
 use crate::object::{Binding, Body, Capability, Space, Thread};
+use crate::window::Windows;
 use abi::{
     BootInfo, Error, HostPhys, MemRights, ObjRights, PAGE_SIZE, RootSelector, Selector, SpaceKind,
 };
@@ -14,10 +15,7 @@ use alloc::vec::Vec;
 use archive::Archive;
 use captable::Table;
 use core::fmt;
-use elf::ElfBytes;
-use elf::abi::{PF_W, PF_X, PT_LOAD};
-use elf::endian::LittleEndian;
-use elf::segment::ProgramHeader;
+use executable::{Defect, Executable, Segment};
 use regions::{Range, RegionMap};
 use scheduling::{Arena, Id};
 
@@ -53,8 +51,8 @@ pub enum Failure {
     Archive(archive::Error),
     /// It has no file, or the first one is not called `root`.
     NoRoot,
-    /// The file is not an executable for this machine.
-    NotExecutable,
+    /// The file can't be run.
+    File(Defect),
     /// Memory, or a segment that the kernel refuses.
     Refused(Error),
 }
@@ -65,7 +63,7 @@ impl fmt::Display for Failure {
             Failure::NoArchive => f.write_str("the boot loader passed no boot archive"),
             Failure::Archive(error) => write!(f, "{error}"),
             Failure::NoRoot => f.write_str("the first file of the boot archive is not `root`"),
-            Failure::NotExecutable => f.write_str("`root` is not a static x86-64 executable"),
+            Failure::File(defect) => write!(f, "`root`: {defect}"),
             Failure::Refused(error) => write!(f, "{}", error.text()),
         }
     }
@@ -101,11 +99,12 @@ pub fn load(
     machine: &Machine,
 ) -> Result<(), Failure> {
     let (archive, file) = find_root(data)?;
-    let elf = ElfBytes::<LittleEndian>::minimal_parse(&file).map_err(|_| Failure::NotExecutable)?;
-    let segments = elf.segments().ok_or(Failure::NotExecutable)?;
+    let head = &file[..executable::HEAD.min(file.len())];
+    let program = Executable::read(head, file.len() as u64, &(PAGE_SIZE..BootInfo::ADDRESS))
+        .map_err(Failure::File)?;
     let space = make_space(k)?;
-    for segment in segments.iter().filter(|s| s.p_type == PT_LOAD && s.p_memsz > 0) {
-        load_segment(k, space, &file, &segment, &mut layout.carver)?;
+    for segment in &program.segments {
+        load_segment(k, space, &file, segment, &mut layout.carver)?;
     }
     let stack = layout.carver.take(STACK).ok_or(Error::Quota)?;
     phys::zero(stack, STACK);
@@ -118,7 +117,7 @@ pub fn load(
     let cost = Arena::<Thread>::COST + size_of::<Frame>() as u64;
     k.charge(space, cost + Arena::<crate::object::Sc>::COST)?;
     let tables = k.spaces.get(space)?.root();
-    let body = Body::Native(FrameBox::new(elf.ehdr.e_entry, STACK_TOP, 0));
+    let body = Body::Native(FrameBox::new(program.entry, STACK_TOP, 0));
     let thread = k.add_thread(Thread::new((space, tables), 0, body, cost));
     install(k, space, thread, machine, (archive, ram, info))?;
     k.add_sc(thread, space, PRIORITY, QUANTUM_MICROSECONDS)?;
@@ -139,7 +138,7 @@ fn make_space(k: &mut Kernel) -> Result<Id<Space>, Error> {
         quota,
         parent: None,
         managers: Vec::new(),
-        windows: Vec::new(),
+        windows: Windows::new(),
         patience: u64::MAX,
     }))
 }
@@ -165,29 +164,16 @@ fn load_segment(
     k: &mut Kernel,
     space: Id<Space>,
     file: &[u8],
-    segment: &ProgramHeader,
+    segment: &Segment,
     carver: &mut Carver,
 ) -> Result<(), Failure> {
-    let start = segment.p_vaddr / PAGE_SIZE * PAGE_SIZE;
-    let end = segment.p_vaddr.checked_add(segment.p_memsz).ok_or(Failure::NotExecutable)?;
-    let length = end.next_multiple_of(PAGE_SIZE) - start;
-    let from = usize::try_from(segment.p_offset).map_err(|_| Failure::NotExecutable)?;
-    let size = usize::try_from(segment.p_filesz).map_err(|_| Failure::NotExecutable)?;
-    let bytes = from.checked_add(size).and_then(|to| file.get(from..to));
-    let bytes = bytes.ok_or(Failure::NotExecutable)?;
-    if segment.p_filesz > segment.p_memsz {
-        return Err(Failure::NotExecutable);
-    }
-    let memory = carver.take(length).ok_or(Error::Quota)?;
-    phys::zero(memory, length);
-    phys::copy_in(HostPhys(memory.0 + segment.p_vaddr - start), bytes);
-    let mut rights = MemRights::READ;
-    rights.set(MemRights::WRITE, segment.p_flags & PF_W != 0);
-    rights.set(MemRights::EXEC, segment.p_flags & PF_X != 0);
-    if rights.contains(MemRights::WRITE | MemRights::EXEC) {
-        return Err(Failure::NotExecutable);
-    }
-    Ok(place(k, space, start, memory, length, rights)?)
+    let from = segment.offset as usize;
+    let bytes = file.get(from..from + segment.in_file as usize);
+    let bytes = bytes.ok_or(Failure::File(Defect::Truncated(segment.address)))?;
+    let memory = carver.take(segment.in_memory).ok_or(Error::Quota)?;
+    phys::zero(memory, segment.in_memory);
+    phys::copy_in(memory, bytes);
+    Ok(place(k, space, segment.address, memory, segment.in_memory, segment.rights)?)
 }
 
 fn write_info(

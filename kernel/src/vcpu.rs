@@ -8,7 +8,7 @@ use crate::machine::{phys, tlb, trace};
 use crate::object::{Body, Portal, Request, Space, State, Thread};
 use abi::trace::Kind;
 use abi::vcpu::{EXIT_CLASSES, ExitClass, ExitMessage};
-use abi::{Access, HostPhys};
+use abi::{Access, EndCause, HostPhys};
 use scheduling::Id;
 
 /// Frames of kernel memory that a vCPU takes.
@@ -80,7 +80,7 @@ impl Kernel {
             Some(portal) => {
                 self.send(id, portal.handler, Request::Exit { badge: portal.badge, class });
             }
-            None => self.end_thread(id, Reason::Unhandled { class: class as u64 }),
+            None => self.end_thread(id, Reason::Cause(EndCause::Unhandled { class: class as u64 })),
         }
     }
 

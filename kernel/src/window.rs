@@ -2,31 +2,38 @@
 //! what is mapped there, the kernel maps into the region without running the manager, with at most
 //! the rights that the manager has itself. What the manager loses, the region loses.
 //!
-//! A window lies in one pinned region, so that no window shows what came through another one.
+//! A window lies in pinned regions, so that no window shows what came through another one. It is made in
+//! one of them; when that is divided, the window stays, and goes with the first part that goes.
 use crate::fault::needed;
 use crate::kernel::Kernel;
 use crate::memory::MemoryRange;
-use crate::object::{Space, View};
+use crate::object::{Binding, Space, View};
 use abi::{Access, Error, HostPhys, LARGE_PAGE_SIZE, MemRights, PAGE_SIZE, SpaceAddr};
-use regions::Range;
+use regions::{Key, Overlaps, Range};
 use scheduling::Id;
 
 /// A window, as the space knows it in which it lies.
 #[derive(Clone, Copy, Debug)]
 pub struct Window {
-    /// Where it lies.
-    at: Range,
     /// The space of the region that it belongs to.
     client: Id<Space>,
     /// That region.
     region: Range,
+    /// Who pays for it: its manager, or whoever divided the region.
+    payer: Id<Space>,
 }
 
-/// Heap bytes that a window takes; the list grows by doubling.
-const COST: u64 = 3 * size_of::<Window>() as u64;
+/// The windows in a space.
+pub type Windows = Overlaps<Window>;
 
-fn overlap(a: Range, b: Range) -> bool {
-    a.base.0 < b.end() && b.base.0 < a.end()
+/// Heap bytes that a window takes.
+pub const COST: u64 = Windows::COST as u64;
+
+/// Sizes of pages larger than the smallest, the largest first.
+const LARGE_SIZES: [u64; 2] = [LARGE_PAGE_SIZE << 9, LARGE_PAGE_SIZE];
+
+fn key(client: Id<Space>, region: Range) -> Key {
+    (client.index(), region.base.0)
 }
 
 impl Kernel {
@@ -42,7 +49,8 @@ impl Kernel {
         region: Range,
         at: Option<Range>,
     ) -> Result<(), Error> {
-        if self.spaces.get(client)?.regions.get(region)?.manager != Some(manager) {
+        let binding = *self.spaces.get(client)?.regions.get(region)?;
+        if binding.manager != Some(manager) {
             return Err(Error::NoRegion);
         }
         if let Some(at) = at {
@@ -63,23 +71,119 @@ impl Kernel {
             }
             return Err(error);
         }
-        self.forget_window(manager, client, region);
+        self.forget_window(client, region, &binding);
         if let Some(at) = at {
-            self.spaces.get_mut(manager)?.windows.push(Window { at, client, region });
+            self.record_window(manager, at, Window { client, region, payer: manager });
         }
         let binding = self.spaces.get_mut(client)?.regions.get_mut(region)?;
         binding.window = at.map(|at| at.base);
         Ok(())
     }
 
-    /// A region has no window any more.
-    pub fn forget_window(&mut self, manager: Id<Space>, client: Id<Space>, region: Range) {
-        let Ok(space) = self.spaces.get_mut(manager) else { return };
-        let this = |w: &Window| w.client == client && w.region == region;
-        if let Some(index) = space.windows.iter().position(this) {
-            space.windows.swap_remove(index);
-            self.credit(manager, COST);
+    fn record_window(&mut self, manager: Id<Space>, at: Range, window: Window) {
+        if let Ok(space) = self.spaces.get_mut(manager) {
+            space.windows.insert(at, key(window.client, window.region), window);
         }
+    }
+
+    /// Takes the window of a region, as it is bound, out of its manager's list.
+    fn take_window(
+        &mut self,
+        client: Id<Space>,
+        region: Range,
+        binding: &Binding,
+    ) -> Option<Window> {
+        let (base, manager, _) = binding.view()?;
+        let space = self.spaces.get_mut(manager).ok()?;
+        space.windows.remove(Range { base, length: region.length }, key(client, region))
+    }
+
+    /// A region, as it is bound, has no window any more.
+    pub fn forget_window(&mut self, client: Id<Space>, region: Range, binding: &Binding) {
+        if let Some(window) = self.take_window(client, region, binding) {
+            self.credit(window.payer, COST);
+        }
+    }
+
+    /// A region, as it was bound, has been divided: each part shows its part of the window. What one
+    /// window more costs was charged to the region's space.
+    pub fn split_window(
+        &mut self,
+        client: Id<Space>,
+        region: Range,
+        binding: &Binding,
+        (lower, upper): (Range, Range),
+    ) {
+        let Some((base, manager, _)) = binding.view() else { return };
+        let Some(window) = self.take_window(client, region, binding) else {
+            // Its manager is gone.
+            return self.credit(client, COST);
+        };
+        let second = SpaceAddr(base.0 + lower.length);
+        let at = |base, part: Range| Range { base, length: part.length };
+        self.record_window(manager, at(base, lower), Window { region: lower, ..window });
+        let window = Window { client, region: upper, payer: client };
+        self.record_window(manager, at(second, upper), window);
+        if let Ok(space) = self.spaces.get_mut(client)
+            && let Ok(binding) = space.regions.get_mut(upper)
+        {
+            binding.window = Some(second);
+        }
+    }
+
+    /// A region, as it is bound, has moved.
+    pub fn move_window(&mut self, client: Id<Space>, from: Range, to: Range, binding: &Binding) {
+        let window = self.take_window(client, from, binding);
+        if let (Some(window), Some((base, manager, _))) = (window, binding.view()) {
+            let at = Range { base, length: to.length };
+            self.record_window(manager, at, Window { region: to, ..window });
+        }
+    }
+
+    /// What lay in a range of a space has moved, and all of it has been revoked: windows there move along.
+    /// Those that lie in the range in part only are closed.
+    pub fn shift_windows(&mut self, id: Id<Space>, from: Range, to: Range) {
+        let mut moved = Windows::new();
+        while let Some((at, window)) = self.next_window(id, from, None) {
+            if !from.covers(at) {
+                self.close_window(id, at, &window);
+                continue;
+            }
+            let base = SpaceAddr(to.base.0 + (at.base.0 - from.base.0));
+            self.remove_window(id, at, &window);
+            moved.insert(Range { base, ..at }, key(window.client, window.region), window);
+        }
+        for (at, _, window) in moved.iter() {
+            self.record_window(id, at, *window);
+            self.name_window(window, Some(at.base));
+        }
+    }
+
+    /// Tells a region where its window is.
+    fn name_window(&mut self, window: &Window, at: Option<SpaceAddr>) {
+        if let Ok(client) = self.spaces.get_mut(window.client)
+            && let Ok(binding) = client.regions.get_mut(window.region)
+        {
+            binding.window = at;
+        }
+    }
+
+    fn remove_window(&mut self, id: Id<Space>, at: Range, window: &Window) {
+        if let Ok(space) = self.spaces.get_mut(id) {
+            space.windows.remove(at, key(window.client, window.region));
+        }
+    }
+
+    /// The next window of a space that lies in a range, if only in part.
+    fn next_window(
+        &self,
+        id: Id<Space>,
+        range: Range,
+        after: Option<(Range, &Window)>,
+    ) -> Option<(Range, Window)> {
+        let after = after.map(|(at, window)| (at, key(window.client, window.region)));
+        let (at, _, window) = self.spaces.get(id).ok()?.windows.next(range, after)?;
+        Some((at, *window))
     }
 
     /// Maps the page of an access from its region's window: its address, the space that it is in, and
@@ -101,12 +205,11 @@ impl Kernel {
         if !rights.contains(needed(access)) {
             return false;
         }
-        let block =
-            Range { base: SpaceAddr(page & !(LARGE_PAGE_SIZE - 1)), length: LARGE_PAGE_SIZE };
-        let large = leaf.size >= LARGE_PAGE_SIZE
-            && region.covers(block)
-            && seen % LARGE_PAGE_SIZE == page % LARGE_PAGE_SIZE;
-        let range = if large { block } else { Range { base: SpaceAddr(page), length: PAGE_SIZE } };
+        let around = |size: u64| Range { base: SpaceAddr(page & !(size - 1)), length: size };
+        let fits = |size: &u64| {
+            leaf.size >= *size && region.covers(around(*size)) && seen % size == page % size
+        };
+        let range = around(LARGE_SIZES.into_iter().find(fits).unwrap_or(PAGE_SIZE));
         let base = HostPhys(leaf.phys.0 - (page - range.base.0));
         let memory = MemoryRange { base, length: range.length, rights };
         self.map_into(client, range, &memory).is_ok()
@@ -139,39 +242,53 @@ impl Kernel {
     /// A space has lost a range, or some of its rights to it: so do the regions whose windows lie
     /// there.
     pub fn revoke(&mut self, id: Id<Space>, range: Range) {
-        for index in 0.. {
-            let windows = self.spaces.get(id).map(|space| &space.windows);
-            let Some(window) = windows.ok().and_then(|w| w.get(index)).copied() else { return };
-            if overlap(window.at, range) {
-                let start = range.base.0.max(window.at.base.0);
-                let end = range.end().min(window.at.end());
-                let base = window.region.base.0 + (start - window.at.base.0);
-                let lost = Range { base: SpaceAddr(base), length: end - start };
-                // Without a frame to split a large page with, all of the region goes.
-                if self.unmap_from(window.client, lost).is_err() {
-                    let _ = self.unmap_from(window.client, window.region);
-                }
+        let mut last = None;
+        while let Some((at, window)) =
+            self.next_window(id, range, last.as_ref().map(|(at, window)| (*at, window)))
+        {
+            let start = range.base.0.max(at.base.0);
+            let end = range.end().min(at.end());
+            let base = window.region.base.0 + (start - at.base.0);
+            let lost = Range { base: SpaceAddr(base), length: end - start };
+            // Without a frame to split a large page with, all of the region goes: no page lies across
+            // its borders.
+            if self.unmap_from(window.client, lost).is_err() {
+                let _ = self.unmap_from(window.client, window.region);
+            }
+            last = Some((at, window));
+        }
+    }
+
+    /// A region that is about to be removed takes the windows in it along; what came through them
+    /// from there has been revoked.
+    pub fn close_windows(&mut self, id: Id<Space>, range: Range) {
+        while let Some((at, window)) = self.next_window(id, range, None) {
+            if range.covers(at) {
+                self.drop_window(id, at, &window);
+            } else {
+                self.close_window(id, at, &window);
             }
         }
     }
 
-    /// True when windows lie in a range of a space.
-    pub fn has_windows(&self, id: Id<Space>, range: Range) -> bool {
-        self.spaces.get(id).is_ok_and(|space| space.windows.iter().any(|w| overlap(w.at, range)))
+    /// Closes a window with what came through it.
+    fn close_window(&mut self, id: Id<Space>, at: Range, window: &Window) {
+        // No page lies across its borders, so this takes no frame.
+        let _ = self.unmap_from(window.client, window.region);
+        self.drop_window(id, at, window);
     }
 
-    /// A region that is about to be removed takes the windows in it along; what came through them
-    /// has been revoked.
-    pub fn close_windows(&mut self, id: Id<Space>, range: Range) {
-        let Ok(space) = self.spaces.get(id) else { return };
-        let closed = space.windows.iter().find(|w| overlap(w.at, range)).copied();
-        let Some(window) = closed else { return };
-        if let Ok(client) = self.spaces.get_mut(window.client)
-            && let Ok(binding) = client.regions.get_mut(window.region)
-        {
-            binding.window = None;
+    fn drop_window(&mut self, id: Id<Space>, at: Range, window: &Window) {
+        self.name_window(window, None);
+        self.remove_window(id, at, window);
+        self.credit(window.payer, COST);
+    }
+
+    /// A space ends, and the windows in it: others than itself get back what they paid.
+    pub fn end_windows(&mut self, id: Id<Space>) {
+        let windows = self.spaces.get_mut(id).map(|space| core::mem::take(&mut space.windows));
+        for (_, _, window) in windows.unwrap_or_default().iter().filter(|w| w.2.payer != id) {
+            self.credit(window.payer, COST);
         }
-        self.forget_window(id, window.client, window.region);
-        self.close_windows(id, range);
     }
 }

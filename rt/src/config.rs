@@ -1,12 +1,18 @@
 //! The program's configuration.
+use alloc::string::String;
 use spin::Once;
-use system::{CONFIG_ADDRESS, CONFIG_LIMIT, Config};
+use system::{CONFIG_ADDRESS, Config};
 
 static CONFIG: Once<Config> = Once::new();
 
 /// The program's configuration; empty in the root server until it installs its own.
 pub fn config() -> &'static Config {
     CONFIG.call_once(Config::default)
+}
+
+/// What the program was started with: none for the programs of the system description.
+pub fn arguments() -> &'static [String] {
+    &config().arguments
 }
 
 /// Sets the configuration of the root server, which nobody hands one to.
@@ -16,26 +22,27 @@ pub fn install(config: Config) {
 
 /// Sets up heap and configuration from the configuration page, where there is one.
 pub(crate) fn start() {
-    if !mapped() || CONFIG.is_completed() {
+    if CONFIG.is_completed() {
         return;
     }
+    let Some(length) = mapped() else { return };
     // The heap comes first, because decoding needs one: a fixed header tells where it is.
     let word = |n: u64| {
         // SAFETY: `mapped` found the page in the region map; it is read-only and never changes.
         unsafe { core::ptr::read_volatile((CONFIG_ADDRESS + n * 8) as *const u64) }
     };
     crate::heap::add_first(word(0), word(1));
-    let length = (CONFIG_LIMIT - 16) as usize;
-    // SAFETY: as above; the root server maps CONFIG_LIMIT bytes.
-    let bytes = unsafe { core::slice::from_raw_parts((CONFIG_ADDRESS + 16) as *const u8, length) };
+    let rest = (length - 16) as usize;
+    // SAFETY: as above, for all of the region.
+    let bytes = unsafe { core::slice::from_raw_parts((CONFIG_ADDRESS + 16) as *const u8, rest) };
     CONFIG.call_once(|| match system::decode(bytes) {
         Ok(config) => config,
-        Err(_) => panic!("the configuration from the root server is malformed"),
+        Err(_) => panic!("the configuration of this program is malformed"),
     });
 }
 
-fn mapped() -> bool {
-    (0..)
-        .map_while(|n| crate::sys::region_list(n).ok())
-        .any(|(base, length, _, _)| base == CONFIG_ADDRESS && length == CONFIG_LIMIT)
+/// Length of the region with the configuration, where there is one.
+fn mapped() -> Option<u64> {
+    let region = crate::regions::around(CONFIG_ADDRESS, 1)?;
+    (region.base.0 == CONFIG_ADDRESS).then_some(region.length)
 }

@@ -11,6 +11,8 @@ struct State {
     ready: bool,
     /// Bytes in use, as asked for.
     used: usize,
+    /// Bytes that there are.
+    size: usize,
     talc: Talc<ErrOnOom>,
 }
 
@@ -18,7 +20,7 @@ struct Locked(Mutex<State>);
 
 #[global_allocator]
 static HEAP: Locked =
-    Locked(Mutex::new(State { ready: false, used: 0, talc: Talc::new(ErrOnOom) }));
+    Locked(Mutex::new(State { ready: false, used: 0, size: 0, talc: Talc::new(ErrOnOom) }));
 
 // SAFETY: `Talc` gives out disjoint blocks of the memory that it was given, and the lock makes
 // each step exclusive.
@@ -50,6 +52,7 @@ pub(crate) fn add_first(base: u64, length: u64) {
         let span = Span::from_base_size(base as *mut u8, length as usize);
         // SAFETY: the root server binds this range as the heap and nothing else uses it.
         heap.ready = unsafe { heap.talc.claim(span) }.is_ok();
+        heap.size = length as usize;
     }
 }
 
@@ -58,9 +61,8 @@ pub(crate) fn add_first(base: u64, length: u64) {
 /// # Panics
 /// When the range is not wholly inside one region of the program that can be written.
 pub fn add_heap(base: u64, length: u64) {
-    let inside = (0..).map_while(|n| crate::sys::region_list(n).ok()).any(|(b, l, rights, _)| {
-        base >= b && base + length <= b + l && rights.contains(abi::MemRights::WRITE)
-    });
+    let region = crate::regions::around(base, length);
+    let inside = region.is_some_and(|region| region.rights.contains(abi::MemRights::WRITE));
     assert!(inside, "heap {base:#x}+{length:#x} is not in a writable region");
     add_first(base, length);
 }
@@ -69,4 +71,10 @@ pub fn add_heap(base: u64, length: u64) {
 #[must_use]
 pub fn used() -> usize {
     HEAP.0.lock().used
+}
+
+/// Bytes of the heap.
+#[must_use]
+pub fn size() -> usize {
+    HEAP.0.lock().size
 }

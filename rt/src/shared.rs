@@ -30,10 +30,15 @@ impl Shared {
     /// compiler's own memory to be safe: the root server must not name its code, data or stack.
     #[must_use]
     pub fn own(base: u64, length: u64) -> Self {
-        let mut regions = (0..).map_while(|n| crate::sys::region_list(n).ok());
-        let inside = regions.any(|(b, l, _, _)| base >= b && base + length <= b + l);
+        let inside = crate::regions::around(base, length).is_some();
         assert!(inside, "{base:#x}+{length:#x} is not in a region");
         Self { base, length }
+    }
+
+    /// Bytes.
+    #[must_use]
+    pub const fn length(&self) -> u64 {
+        self.length
     }
 
     /// Part of this memory.

@@ -14,10 +14,13 @@ use std::io::Write;
 /// part of 100 000 regions.
 const PROGRAM: Program = Program {
     name: "native-bench",
+    files: &["native-child"],
+    system: None,
     memory: 2 << 30,
     processors: 1,
-    count_instructions: true,
+    count_instructions: Some(0),
     command_line: "",
+    pattern: 0,
 };
 
 /// What the kernels of the table are called in its rows' forms.

@@ -49,6 +49,7 @@ struct Plan {
 struct Measured {
     rounds: u64,
     nanoseconds: f64,
+    /// Of one round, where instructions are counted.
     ticks: f64,
     exits: f64,
     close_nanoseconds: f64,
@@ -125,13 +126,21 @@ fn pass(
                 results.push((plan.clone(), form.clone(), Err(anyhow!("not measured"))));
                 continue;
             }
-            results.push((plan.clone(), form.clone(), row(&machine, plan, form, rounds, port)));
+            let measured = row(&machine, plan, form, rounds, count, port);
+            results.push((plan.clone(), form.clone(), measured));
         }
     }
     Ok(results)
 }
 
-fn row(machine: &Machine, plan: &Plan, form: &str, rounds: u64, port: u16) -> Result<Measured> {
+fn row(
+    machine: &Machine,
+    plan: &Plan,
+    form: &str,
+    rounds: u64,
+    count: bool,
+    port: u16,
+) -> Result<Measured> {
     // Before anything asks to be trusted: with interception off, nothing would be.
     let switched = machine.run(Vm::Compute, &["env", PROGRAM, "switch", "--form", form], LIMIT)?;
     if switched.status != 0 {
@@ -145,6 +154,7 @@ fn row(machine: &Machine, plan: &Plan, form: &str, rounds: u64, port: u16) -> Re
         argv.extend(["env".into(), PROGRAM.into()]);
     }
     argv.extend([plan.row.clone(), "--rounds".into(), rounds.to_string()]);
+    argv.extend(count.then(|| "--count".into()));
     let peer = format!("{}:{port}", web::HOST);
     if plan.remote && plan.trusted {
         argv.extend(["--connect".into(), peer]);
@@ -183,7 +193,7 @@ fn combine(timed: &Pass, counted: &Pass) -> Vec<Row> {
     let base = base.map_or(f64::NAN, |m| per_round(m, m.nanoseconds));
     let instructions = |number: usize| {
         let (_, _, measured) = counted.get(number)?;
-        measured.as_ref().ok().map(|m| per_round(m, m.ticks))
+        measured.as_ref().ok().map(|m| m.ticks)
     };
     let rows = timed.iter().enumerate().map(|(number, (plan, form, measured))| {
         let mut row = Row {

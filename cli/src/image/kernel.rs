@@ -34,10 +34,7 @@ pub fn stock(cache: &Cache, progress: &Progress) -> Result<Kernel> {
             .into_iter()
             .find(|name| name.starts_with("linux-image-"))
             .with_context(|| format!("{KERNEL_PACKAGE} depends on no kernel"))?;
-        let deb = apt.fetch_one(&package).or_else(|_| {
-            apt.update()?;
-            apt.fetch_one(&package)
-        })?;
+        let deb = apt.fetch_one(&package)?;
         fs::create_dir_all(made)?;
         packages::unpack(&deb.path, made, &["./usr/share/*"])
     })?;

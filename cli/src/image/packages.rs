@@ -124,11 +124,19 @@ impl Apt {
         Ok(debs)
     }
 
-    /// One package, without what it depends on.
+    /// One package, without what it depends on. Lists that have grown too old are fetched again.
     ///
     /// # Errors
     /// What `apt-get` says.
     pub fn fetch_one(&self, package: &str) -> Result<Deb> {
+        self.ensure_lists()?;
+        self.try_fetch_one(package).or_else(|_| {
+            self.update()?;
+            self.try_fetch_one(package)
+        })
+    }
+
+    fn try_fetch_one(&self, package: &str) -> Result<Deb> {
         let mut print = self.command("apt-get");
         let line = output(print.args(["-qq", "download", "--print-uris", package]))?;
         let deb = self.deb(String::from_utf8_lossy(&line).trim())?;

@@ -6,7 +6,7 @@ use crate::cache::Cache;
 use anyhow::{Context, Result, bail};
 use hostlink::Stream;
 use hostlink::control::ToMachine;
-use hostlink::memory::Entry;
+use hostlink::memory::Sample;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -30,11 +30,11 @@ impl Asker {
         Self { board, outbox, turn: Mutex::new(()) }
     }
 
-    /// What the memory managers tell.
+    /// What the memory managers and the kernel tell.
     ///
     /// # Errors
     /// No answer.
-    pub fn memory(&self) -> Result<Vec<Entry>, Failure> {
+    pub fn memory(&self) -> Result<Sample, Failure> {
         let _turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         self.board.change(|state| state.memory = None);
         self.outbox.send(Stream::Control, ToMachine::GetMemory.encode());
@@ -69,18 +69,18 @@ pub fn open(cache: &Cache, asker: Arc<Asker>) -> Result<Door> {
     let socket = UnixListener::bind(&path).context("can't make a socket for `trapline top`")?;
     let serve = move || {
         for caller in socket.incoming().flatten() {
-            let Ok(entries) = asker.memory() else { return };
+            let Ok(sample) = asker.memory() else { return };
             // A caller that does not wait for its answer has none.
-            let _ = answer(caller, &entries);
+            let _ = answer(caller, &sample);
         }
     };
     std::thread::Builder::new().name("top".into()).spawn(serve)?;
     Ok(Door(path))
 }
 
-fn answer(mut caller: UnixStream, entries: &[Entry]) -> Result<()> {
+fn answer(mut caller: UnixStream, sample: &Sample) -> Result<()> {
     caller.set_write_timeout(Some(PATIENCE))?;
-    Ok(caller.write_all(&serde_json::to_vec(entries)?)?)
+    Ok(caller.write_all(&serde_json::to_vec(sample)?)?)
 }
 
 /// The machine that was started last, of those that run.
@@ -104,11 +104,11 @@ pub fn find(cache: &Cache) -> Result<PathBuf> {
     }
 }
 
-/// Asks a machine of another process: what its managers tell, and when.
+/// Asks a machine of another process: what its managers and its kernel tell, and when.
 ///
 /// # Errors
 /// It has ended, or does not answer.
-pub fn ask(path: &Path) -> Result<(Instant, Vec<Entry>)> {
+pub fn ask(path: &Path) -> Result<(Instant, Sample)> {
     let mut socket = UnixStream::connect(path).context("the machine has ended")?;
     socket.set_read_timeout(Some(PATIENCE * 2))?;
     let mut text = Vec::new();

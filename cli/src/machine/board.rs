@@ -1,7 +1,7 @@
 //! What is known about the running machine, and waiting for it to change.
 use super::{Note, Observer, Vm};
 use crate::supervise;
-use hostlink::memory::Entry;
+use hostlink::memory::Sample;
 use hostlink::relay::Stats;
 use hostlink::{agent, control, relay};
 use std::collections::HashMap;
@@ -47,8 +47,8 @@ pub struct State {
     pub service: bool,
     /// Latest statistics, until someone takes them.
     pub stats: Option<Stats>,
-    /// Latest answer about the memory managers, until someone takes it.
-    pub memory: Option<Vec<Entry>>,
+    /// Latest answer about memory, until someone takes it.
+    pub memory: Option<Sample>,
     /// Latest answer of the relay, until someone takes it.
     pub done: Option<String>,
     /// Why the machine ended.
@@ -263,7 +263,7 @@ impl Board {
             Ok(control::ToHost::Dropped { stream, bytes }) => {
                 self.note(Note::Line(format!("{bytes} bytes for stream {stream} were lost")));
             }
-            Ok(control::ToHost::Memory { entries }) => self.change(|s| s.memory = Some(entries)),
+            Ok(control::ToHost::Memory(sample)) => self.change(|s| s.memory = Some(sample)),
             Ok(control::ToHost::Failed { text }) => self.failed_part(text),
             Err(_) => self.machine_ended("the link server sent a malformed message".into()),
         }

@@ -5,7 +5,7 @@ use crate::parts::Repository;
 use crate::supervise;
 use anyhow::{Context, Result};
 use std::fs::File;
-use std::io::{BufReader, BufWriter, Write};
+use std::io::{BufReader, BufWriter, Cursor, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -28,30 +28,40 @@ pub struct Report {
 pub struct Program {
     /// Its name.
     pub name: &'static str,
+    /// Native programs that it finds beside itself in the boot archive, by their names.
+    pub files: &'static [&'static str],
+    /// The system description, for the root server.
+    pub system: Option<&'static str>,
     /// Bytes of memory.
     pub memory: u64,
     /// Processors.
     pub processors: u32,
-    /// One tick of the time-stamp counter per instruction.
-    pub count_instructions: bool,
+    /// Nanoseconds that every instruction takes, as a power of two; none: they are not counted.
+    pub count_instructions: Option<u32>,
     /// The machine's command line.
     pub command_line: &'static str,
+    /// Bytes of a file `pattern`: words of eight bytes, each of which is its own offset.
+    pub pattern: u64,
 }
 
 /// The kernel's tests.
 pub const TESTS: Program = Program {
     name: "native-tests",
+    files: &["native-child"],
+    system: None,
     memory: 512 << 20,
     processors: 2,
-    count_instructions: false,
+    count_instructions: None,
     command_line: "",
+    pattern: 0,
 };
 
-/// Those of them that depend on what a quantum is.
+/// Those of them that depend on what a quantum is: ten seconds each, by the clock of a machine that takes
+/// 64 ns for every instruction.
 pub const SHARING: Program = Program {
     processors: 1,
-    count_instructions: true,
-    command_line: "counted=1 only=sharing",
+    count_instructions: Some(6),
+    command_line: "counted=10000 only=sharing",
     ..TESTS
 };
 
@@ -62,17 +72,19 @@ pub const SHARING: Program = Program {
 pub fn run(cache: &Cache, repository: &Repository, program: Program) -> Result<Report> {
     let folder = cache.scratch("kernel-test")?;
     let archive_path = folder.path().join("archive");
-    let Program { name, memory, processors, count_instructions, command_line } = program;
-    let program = repository.native_program(name);
-    let file = File::open(&program).with_context(|| format!("no {}", program.display()))?;
-    let input = archive::Input {
-        name: "root".into(),
-        length: file.metadata()?.len(),
-        large: false,
-        from: Box::new(BufReader::new(file)),
-    };
+    let Program { name, files, system, memory, processors, .. } = program;
+    let Program { count_instructions, command_line, pattern, .. } = program;
+    let mut inputs = vec![input("root", &repository.native_program(name))?];
+    if let Some(text) = system {
+        inputs.push(description(text)?);
+    }
+    for name in files {
+        inputs.push(input(name, &repository.native_program(name))?);
+    }
+    let words = (0..pattern).step_by(8).flat_map(u64::to_le_bytes);
+    inputs.extend((pattern > 0).then(|| contents("pattern", words.collect())));
     let mut out = BufWriter::new(File::create(&archive_path)?);
-    archive::write(vec![input], &mut out)?;
+    archive::write(inputs, &mut out)?;
     out.flush()?;
 
     let setup = qemu::Setup {
@@ -97,6 +109,29 @@ pub fn run(cache: &Cache, repository: &Repository, program: Program) -> Result<R
     Ok(Report { log, passed: code == Some(Some(1)), why })
 }
 
+/// A file of the boot archive.
+fn input(name: &str, path: &Path) -> Result<archive::Input<'static>> {
+    let file = File::open(path).with_context(|| format!("no {}", path.display()))?;
+    Ok(archive::Input {
+        name: name.into(),
+        length: file.metadata()?.len(),
+        large: false,
+        from: Box::new(BufReader::new(file)),
+    })
+}
+
+/// A system description as a file of the boot archive.
+fn description(text: &str) -> Result<archive::Input<'static>> {
+    let bytes = system::encode(&system::from_text(text)?);
+    Ok(contents(system::DESCRIPTION_FILE, bytes))
+}
+
+/// Bytes as a file of the boot archive.
+fn contents(name: &str, bytes: Vec<u8>) -> archive::Input<'static> {
+    let (name, length) = (name.into(), bytes.len() as u64);
+    archive::Input { name, length, large: false, from: Box::new(Cursor::new(bytes)) }
+}
+
 /// Boots a Linux of its own, without any devices, until it resets the machine.
 ///
 /// # Errors
@@ -117,7 +152,7 @@ pub fn linux(
         processors: 1,
         disk: None,
         forwards: Vec::new(),
-        count_instructions: true,
+        count_instructions: Some(0),
     };
     let (code, log, why) = until_it_ends(&setup, folder.path())?;
     Ok(Report { log, passed: code == Some(Some(0)), why })

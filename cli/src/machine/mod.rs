@@ -12,7 +12,7 @@ use crate::supervise;
 use anyhow::{Context, Result, anyhow, bail};
 use attach::Asker;
 use board::Board;
-use hostlink::memory::Entry;
+use hostlink::memory::Sample;
 use hostlink::relay::{Form, Stats, ToRelay};
 use hostlink::{Stream, agent};
 use std::fs::File;
@@ -243,11 +243,11 @@ impl Machine {
         self.wait(limit, what, None, |state| state.stats.take())
     }
 
-    /// What the memory managers tell.
+    /// What the memory managers and the kernel tell.
     ///
     /// # Errors
     /// No answer.
-    pub fn memory(&self) -> Result<Vec<Entry>> {
+    pub fn memory(&self) -> Result<Sample> {
         let answer = self.asker.memory();
         answer.map_err(|failure| {
             self.explain(failure, "the link server did not answer", Duration::from_secs(20))

@@ -96,8 +96,9 @@ pub struct Setup {
     pub forwards: Vec<Forward>,
     /// Bytes of an empty disk, which is gone when the machine ends.
     pub disk: Option<u64>,
-    /// One tick of the time-stamp counter per instruction: slow, but exact.
-    pub count_instructions: bool,
+    /// Every instruction takes so many nanoseconds, as a power of two: slow, but exact. With 0 it is one tick
+    /// of the time-stamp counter.
+    pub count_instructions: Option<u32>,
 }
 
 impl Setup {
@@ -141,8 +142,8 @@ impl Setup {
     /// A log can't be made.
     pub fn bare_command(&self, logs: &Path) -> Result<Command> {
         let mut command = supervise::child(&program());
-        if self.count_instructions {
-            command.args(emulation("single")).args(["-icount", "shift=0"]);
+        if let Some(shift) = self.count_instructions {
+            command.args(emulation("single")).args(["-icount", &format!("shift={shift}")]);
         } else {
             command.args(accelerator(self.svm_needed()));
         }

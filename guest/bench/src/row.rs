@@ -3,7 +3,7 @@ use anyhow::{Context, Result, bail};
 use nix::sys::select::{FdSet, select};
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 
 /// A row of the table.
@@ -73,16 +73,17 @@ impl Sockets {
         if self.row == Row::Echo {
             self.tell(b"d")?;
         }
+        let local = !matches!(self.row, Row::Remote | Row::Echo);
+        let remote = !matches!(self.row, Row::Local | Row::LocalHigh);
+        let local = local.then(|| self.local.as_fd());
+        let remote = self.remote.as_ref().filter(|_| remote).map(AsFd::as_fd);
+        let asked = [local, remote].into_iter().flatten();
+        // Without a number `select` here looks for the highest one in all the set, which takes many times as
+        // long as the call.
+        let count = asked.clone().map(|fd| fd.as_raw_fd() + 1).max();
         let mut set = FdSet::new();
-        if !matches!(self.row, Row::Remote | Row::Echo) {
-            set.insert(self.local.as_fd());
-        }
-        if !matches!(self.row, Row::Local | Row::LocalHigh)
-            && let Some(remote) = &self.remote
-        {
-            set.insert(remote.as_fd());
-        }
-        let ready = select(None, &mut set, None, None, None).context("select")?;
+        asked.for_each(|fd| set.insert(fd));
+        let ready = select(count, &mut set, None, None, None).context("select")?;
         if ready != 1 {
             bail!("select found {ready} descriptors ready, not 1");
         }

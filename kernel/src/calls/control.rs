@@ -6,7 +6,7 @@ use crate::machine::apic::{self, FIRST_DEVICE_VECTOR};
 use crate::machine::{self, trace};
 use crate::object::{Capability, Irq, Space, Thread};
 use abi::vcpu::EXIT_CLASSES;
-use abi::{Error, MemRights, ObjRights, SystemCounter};
+use abi::{EndCause, Error, MemRights, ObjRights, SystemCounter};
 use scheduling::Id;
 
 /// `Signal(notification, bits)`.
@@ -174,7 +174,7 @@ pub fn destroy(k: &mut Kernel, id: Id<Thread>, own: Id<Space>, a: &[u64; 10]) ->
         }
         Capability::Thread(..) => {
             let thread = args::thread(k, own, a[0], ObjRights::CONTROL)?;
-            k.end_thread(thread, Reason::Destroyed);
+            k.end_thread(thread, Reason::Cause(EndCause::Destroyed));
             Ok(())
         }
         _ => Err(Error::BadCapability),

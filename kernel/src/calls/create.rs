@@ -7,6 +7,7 @@ use crate::machine::vcpu::{self as guest, VcpuBox};
 use crate::memory::{Charged, Quota};
 use crate::object::{Body, Capability, Notification, Portal, Sc, Space, Thread};
 use crate::vcpu::{FRAMES, VcpuPart};
+use crate::window::Windows;
 use abi::{Error, MemRights, ObjRights, PAGE_SIZE, Selector, SpaceKind, USER_END};
 use alloc::boxed::Box;
 use captable::Table;
@@ -86,7 +87,7 @@ pub fn space(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error>
                 quota,
                 parent: Some(own),
                 managers: alloc::vec::Vec::new(),
-                windows: alloc::vec::Vec::new(),
+                windows: Windows::new(),
                 patience: u64::MAX,
             });
             k.install(own, selector, Capability::Space(id, ObjRights::all()))

@@ -2,7 +2,8 @@
 use super::{Outcome, args};
 use crate::kernel::Kernel;
 use crate::object::{Binding, Capability, Portal, Space};
-use abi::{Error, MemRights, ObjRights, SpaceAddr, SpaceKind};
+use crate::window;
+use abi::{Error, MemRights, ObjRights, RegionInfo, SpaceAddr, SpaceKind};
 use regions::{Range, RegionMap};
 use scheduling::Id;
 
@@ -95,46 +96,38 @@ fn controlled(
     Ok((id, range, binding))
 }
 
-/// A region that has a window, or in which windows lie, keeps its place and its length: the other
-/// side would have to follow.
-fn movable(
-    k: &Kernel,
-    own: Id<Space>,
-    a: &[u64; 10],
-) -> Result<(Id<Space>, Range, Binding), Error> {
-    let (id, range, binding) = controlled(k, own, a)?;
-    if binding.window.is_some() || k.has_windows(id, range) {
-        return Err(Error::BadState);
-    }
-    Ok((id, range, binding))
-}
-
 /// `RegionSplit(space, base, length, address, tag)`.
 pub fn region_split(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
-    let (id, range, binding) = movable(k, own, a)?;
-    k.charge(id, REGION_COST)?;
+    let (id, range, binding) = controlled(k, own, a)?;
+    let parts = range.divided(a[3])?;
+    // Whoever divides a region pays for the second window too: its manager has no say in it.
+    let window = binding.view().map_or(0, |_| window::COST);
+    k.charge(id, REGION_COST + window)?;
+    if let Err(error) = k.divide_pages(id, parts.1.base) {
+        k.credit(id, REGION_COST + window);
+        return Err(error);
+    }
     let regions = &mut k.spaces.get_mut(id)?.regions;
-    let (_, upper) = match regions.split(range, a[3]) {
-        Ok(parts) => parts,
-        Err(error) => {
-            k.credit(id, REGION_COST);
-            return Err(error);
-        }
-    };
-    regions.get_mut(upper)?.tag = a[4];
+    regions.split(range, a[3])?;
+    regions.get_mut(parts.1)?.tag = a[4];
     refer(k, id, &binding);
+    k.split_window(id, range, &binding, parts);
     Ok(())
 }
 
 /// `RegionMove(space, base, length, new base)`.
 pub fn region_move(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
-    let (id, range, _) = movable(k, own, a)?;
+    let (id, range, binding) = controlled(k, own, a)?;
     let to = Range::new(a[3], a[2], k.spaces.get(id)?.limit())?;
     k.spaces.get_mut(id)?.regions.relocate(range, to)?;
-    k.unmap_from(id, range).inspect_err(|_| {
+    if let Err(error) = k.unmap_from(id, range) {
         // Nothing is in the old place's way, for it has just been left.
         let _ = k.spaces.get_mut(id).and_then(|s| s.regions.relocate(to, range));
-    })
+        return Err(error);
+    }
+    k.move_window(id, range, to, &binding);
+    k.shift_windows(id, range, to);
+    Ok(())
 }
 
 /// `RegionRights(space, base, length, rights)`.
@@ -286,14 +279,23 @@ pub fn info(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Outcome {
     }
 }
 
-/// `RegionList(index)`.
+/// `RegionList(space, address)`.
 pub fn region_list(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Outcome {
-    let index = usize::try_from(a[0]).unwrap_or(usize::MAX);
-    let found = k.spaces.get(own).ok().and_then(|space| space.regions.iter().nth(index));
+    let found = args::space_or_own(k, own, a[0], ObjRights::CONTROL).and_then(|id| {
+        let (range, binding) =
+            k.spaces.get(id)?.regions.at_or_above(a[1]).ok_or(Error::NoRegion)?;
+        Ok(RegionInfo {
+            base: range.base,
+            length: range.length,
+            rights: binding.rights,
+            hint: binding.hint,
+            managed: binding.portal.is_some(),
+            window: binding.window.is_some(),
+            tag: binding.tag,
+        })
+    });
     match found {
-        Some((range, binding)) => {
-            Outcome::Results([range.base.0, range.length, binding.rights.bits(), binding.tag], 4)
-        }
-        None => Outcome::Done(Err(Error::NoRegion)),
+        Ok(region) => Outcome::Results(region.encode(), 4),
+        Err(error) => Outcome::Done(Err(error)),
     }
 }

@@ -11,7 +11,7 @@ use crate::kernel::Kernel;
 use crate::machine::trace;
 use crate::object::{Request, Space, Thread};
 use abi::trace::{CALLS, Kind};
-use abi::{Access, CallNumber, Error, Message};
+use abi::{Access, CallNumber, EndCause, Error, Message};
 use scheduling::Id;
 
 /// What becomes of the caller.
@@ -157,7 +157,7 @@ fn other(k: &mut Kernel, cpu: usize, id: Id<Thread>, number: CallNumber, a: &[u6
             Outcome::Done(Ok(()))
         }
         N::Exit => {
-            k.end_thread(id, Reason::Exit { code: a[0] });
+            k.end_thread(id, Reason::Cause(EndCause::Exit { code: a[0] }));
             Outcome::Settled
         }
         N::Signal => control::signal(k, space, a).into(),

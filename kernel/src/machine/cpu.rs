@@ -9,7 +9,7 @@ use core::arch::x86_64::{__cpuid, __cpuid_count};
 use core::cell::Cell;
 use core::mem::offset_of;
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 /// Most processors that are started.
 pub const MAX_CPUS: usize = 32;
@@ -213,6 +213,7 @@ pub fn init(apic_id: u32) {
     let local: &'static Local = local;
     load_tables(local);
     set_up_registers(local);
+    HUGE_PAGES.store(__cpuid(0x8000_0001).edx >> 26 & 1 != 0, Ordering::Relaxed);
     LOCALS[number].store(core::ptr::from_ref(local).cast_mut(), Ordering::Release);
     COUNT.store(number + 1, Ordering::Release);
 }
@@ -272,6 +273,14 @@ fn set_up_registers(_local: &Local) {
 pub fn ticks() -> u64 {
     // SAFETY: RDTSC has no effect.
     unsafe { core::arch::x86_64::_rdtsc() }
+}
+
+/// Whether the processors know pages of 1 GiB, once one of them has said so.
+static HUGE_PAGES: AtomicBool = AtomicBool::new(false);
+
+/// True where pages of 1 GiB exist (CPUID leaf 0x8000_0001, AMD APM volume 3, appendix E.4.2).
+pub fn has_huge_pages() -> bool {
+    HUGE_PAGES.load(Ordering::Relaxed)
 }
 
 /// APIC id of the calling processor (CPUID leaf 1).

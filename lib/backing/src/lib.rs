@@ -1,7 +1,18 @@
 //! Which part of a manager's memory stands behind which part of an object: the arithmetic that
 //! the anonymous-memory manager and the image manager share.
+//!
+//! [`stack`] is about memory that grows downwards to a limit, [`copies`] about files that a client
+//! may write to without anybody else seeing it, [`accounts`] about how much a client may have,
+//! [`restarts`] about managers that fail again and again.
 #![no_std]
 #![forbid(unsafe_code)]
+
+extern crate alloc;
+
+pub mod accounts;
+pub mod copies;
+pub mod restarts;
+pub mod stack;
 
 /// What is mapped at once where alignment allows it: a large page.
 pub const CHUNK: u64 = 2 << 20;
@@ -55,14 +66,23 @@ impl Object {
     /// # Errors
     /// The part of the list that is malformed.
     pub fn list(text: &str) -> impl Iterator<Item = Result<Self, &str>> {
-        text.split(',').filter(|part| !part.is_empty()).map(|part| {
-            let numbers = part.split_once(':').map(|(base, length)| (base.parse(), length.parse()));
-            match numbers {
-                Some((Ok(base), Ok(length))) => Ok(Self { base, length }),
-                _ => Err(part),
-            }
-        })
+        tuples(text).map(|tuple| tuple.map(|[base, length]| Self { base, length }))
     }
+}
+
+/// A list of `number:number:…` with `N` decimal numbers each, separated by commas.
+///
+/// # Errors
+/// The part of the list that is malformed.
+pub fn tuples<const N: usize>(text: &str) -> impl Iterator<Item = Result<[u64; N], &str>> {
+    text.split(',').filter(|part| !part.is_empty()).map(|part| {
+        let mut numbers = [0; N];
+        let mut found = part.split(':');
+        for number in &mut numbers {
+            *number = found.next().and_then(|n| n.parse().ok()).ok_or(part)?;
+        }
+        if found.next().is_some() { Err(part) } else { Ok(numbers) }
+    })
 }
 
 /// What to map to serve a fault.

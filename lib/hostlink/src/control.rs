@@ -1,6 +1,6 @@
 //! Messages of the control stream, between the host command and `servers/link`.
 use crate::BadMessage;
-use crate::memory::Entry;
+use crate::memory::Sample;
 use alloc::{string::String, vec::Vec};
 use serde::{Deserialize, Serialize};
 
@@ -23,10 +23,7 @@ pub enum ToHost {
         bytes: u64,
     },
     /// Answer to [`ToMachine::GetMemory`].
-    Memory {
-        /// The objects of all managers.
-        entries: Vec<Entry>,
-    },
+    Memory(Sample),
     /// A part of the machine failed.
     Failed {
         /// What, and why.

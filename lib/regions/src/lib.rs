@@ -5,6 +5,10 @@
 #![forbid(unsafe_code)]
 extern crate alloc;
 
+mod overlaps;
+
+pub use overlaps::{Key, Overlaps};
+
 use abi::{Error, PAGE_SIZE, SpaceAddr};
 use alloc::vec::Vec;
 
@@ -44,6 +48,20 @@ impl Range {
     pub const fn contains(self, address: u64) -> bool {
         // A range does not wrap around, so below its base the difference is too large.
         address.wrapping_sub(self.base.0) < self.length
+    }
+
+    /// Its parts below and above an address.
+    ///
+    /// # Errors
+    /// `BadArgument` when that is not the address of a page inside, other than the first.
+    pub const fn divided(self, at: u64) -> Result<(Self, Self), Error> {
+        let inside = self.contains(at) && at != self.base.0;
+        if !inside || !at.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::BadArgument);
+        }
+        let lower = Self { base: self.base, length: at - self.base.0 };
+        let upper = Self { base: SpaceAddr(at), length: self.end() - at };
+        Ok((lower, upper))
     }
 
     /// True when the other range lies wholly inside.
@@ -272,6 +290,20 @@ impl<B> RegionMap<B> {
         entry.range.contains(address.0).then_some((entry.range, &entry.binding))
     }
 
+    /// The region that an address lies in, or else the next one above it.
+    #[must_use]
+    pub fn at_or_above(&self, address: u64) -> Option<(Range, &B)> {
+        let before = self.before(address);
+        let inside = before.and_then(|place| self.entry(place)).filter(|e| e.range.end() > address);
+        let above = || match before {
+            Some((leaf, index)) => {
+                self.entry((leaf, index + 1)).or_else(|| self.entry((leaf + 1, 0)))
+            }
+            None => self.entry((0, 0)),
+        };
+        inside.or_else(above).map(|entry| (entry.range, &entry.binding))
+    }
+
     /// The region that an address lies in; looks at the one that was found last first.
     #[inline]
     pub fn find_near(&mut self, address: SpaceAddr) -> Option<(Range, &B)>
@@ -296,12 +328,7 @@ impl<B> RegionMap<B> {
         B: Copy,
     {
         let (leaf, index) = self.place(range)?;
-        let inside = range.contains(at) && at != range.base.0;
-        if !inside || !at.is_multiple_of(PAGE_SIZE) {
-            return Err(Error::BadArgument);
-        }
-        let lower = Range { base: range.base, length: at - range.base.0 };
-        let upper = Range { base: SpaceAddr(at), length: range.end() - at };
+        let (lower, upper) = range.divided(at)?;
         let entry = &mut self.leaves[leaf][index];
         entry.range = lower;
         let binding = entry.binding;
@@ -345,5 +372,7 @@ impl<B> RegionMap<B> {
     }
 }
 
+#[cfg(test)]
+mod overlaps_tests;
 #[cfg(test)]
 mod tests;

@@ -199,12 +199,16 @@ proptest! {
                 let at = SpaceAddr(page as u64 * PAGE_SIZE + 5);
                 prop_assert_eq!(map.find(at).map(|f| *f.1), *expected);
                 prop_assert_eq!(map.find_near(at).map(|f| *f.1), *expected);
+                let above = model[page..].iter().flatten().next();
+                prop_assert_eq!(map.at_or_above(at.0).map(|f| f.1), above);
             }
         }
         let mut end = 0;
         for (range, _) in map.iter() {
             prop_assert!(range.base.0 >= end);
+            prop_assert_eq!(map.at_or_above(end).map(|f| f.0), Some(range));
             end = range.end();
         }
+        prop_assert!(map.at_or_above(end).is_none());
     }
 }

@@ -122,6 +122,35 @@ proptest! {
         prop_assert!(model.values().all(VecDeque::is_empty));
     }
 
+    /// Whoever has used its quantum goes to the end, as the kernel does it: nobody of the highest
+    /// priority runs twice before all others of it have run, whoever of other priorities comes meanwhile.
+    #[test]
+    fn nobody_of_a_priority_starves(
+        count in 1usize..9,
+        others in proptest::collection::vec(0usize..9, 0..80),
+    ) {
+        let mut all = Arena::new();
+        let own: Vec<_> = (0..count).map(|_| all.insert(Item::new(100))).collect();
+        let low: Vec<_> = (0..9).map(|_| all.insert(Item::new(99))).collect();
+        let mut queue = RunQueue::new();
+        own.iter().for_each(|id| queue.push(&mut all, *id, false));
+        let mut queued = [false; 9];
+        for (turn, other) in others.into_iter().enumerate() {
+            if queued[other] {
+                queue.remove(&mut all, low[other]);
+            } else {
+                queue.push(&mut all, low[other], turn % 2 == 0);
+            }
+            queued[other] = !queued[other];
+            let runs = queue.pop(&mut all).expect("somebody");
+            prop_assert_eq!(runs, own[turn % count]);
+            // One that was interrupted before its quantum ended goes on first.
+            queue.push(&mut all, runs, true);
+            prop_assert_eq!(queue.pop(&mut all), Some(runs));
+            queue.push(&mut all, runs, false);
+        }
+    }
+
     /// Deadlines pass in order, and removed ones do not.
     #[test]
     fn deadlines_pass_in_order(steps in proptest::collection::vec((0usize..16, 0u64..1000), 0..200)) {

@@ -54,6 +54,8 @@ pub struct Config {
     pub channels: Vec<ChannelEnd>,
     /// Parameters: name and value.
     pub parameters: Vec<(String, String)>,
+    /// Arguments, of processes that another program started.
+    pub arguments: Vec<String>,
 }
 
 impl Config {

@@ -4,6 +4,11 @@ use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
 
+/// Bytes of a stack, where nothing else is said.
+pub const STACK: u64 = 256 << 10;
+/// Most bytes of a stack.
+pub const STACK_LIMIT: u64 = 768 << 10;
+
 /// A native program.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -21,6 +26,16 @@ pub struct Program {
     pub quota: u64,
     /// Priority of its threads.
     pub priority: u8,
+    /// Most bytes of each thread's stack, a multiple of 16 KiB up to [`STACK_LIMIT`]. Without a number, 256 KiB.
+    #[serde(default)]
+    pub stack: Option<u64>,
+    /// Most bytes of anonymous memory that it may have of its own (heap and stacks). Without a number, as
+    /// much as it declares.
+    #[serde(default)]
+    pub memory: Option<u64>,
+    /// True for a memory manager that is started again when it fails, and goes on where it was.
+    #[serde(default)]
+    pub restart: bool,
     /// True: all of its memory is mapped before it starts, so that it never faults. Needed for
     /// the memory managers themselves, and for programs with threads on several processors.
     #[serde(default)]
@@ -35,7 +50,11 @@ pub struct Program {
     /// the end of the machine).
     #[serde(default)]
     pub capabilities: Vec<String>,
-    /// Files of the boot archive that it sees, read-only.
+    /// Bytes of memory that it may start processes with, from files of the boot archive (`rt::process`); none:
+    /// it starts none.
+    #[serde(default)]
+    pub processes: Option<u64>,
+    /// Files of the boot archive that it sees.
     #[serde(default)]
     pub files: Vec<FileUse>,
     /// Memory managers that tell it what they have (`lib/ledger`).
@@ -51,6 +70,12 @@ pub struct FileUse {
     pub region: String,
     /// Name in the boot archive.
     pub file: String,
+    /// It may write: it gets copies of the pages that it writes to. Otherwise it can only read.
+    #[serde(default)]
+    pub private: bool,
+    /// Most bytes of such copies. Without a number, as many as the file has.
+    #[serde(default)]
+    pub copies: Option<u64>,
 }
 
 /// An object of anonymous memory, shared by those who name it.
@@ -226,6 +251,13 @@ impl Description {
             }
             if program.cpus.is_empty() || program.cpus.len() > 8 {
                 return Err(format!("program '{}' needs 1 to 8 processors", program.name));
+            }
+            let stack = program.stack.unwrap_or(STACK);
+            if stack == 0 || !stack.is_multiple_of(16 << 10) || stack > STACK_LIMIT {
+                return Err(format!("program '{}': a stack of {stack} bytes", program.name));
+            }
+            if program.restart && !program.pinned {
+                return Err(format!("program '{}' is restarted: pin it", program.name));
             }
             program.ledgers.iter().try_for_each(|l| self.need(l, 0, &program.name))?;
             if program.cpus.len() > 1 && !program.pinned {

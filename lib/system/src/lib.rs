@@ -16,7 +16,7 @@ pub use command_line::{parse_size, word};
 pub use config::{ChannelEnd, Config, Region};
 pub use description::{
     Channel, Description, Device, End, ExitRoute, FileUse, GuestWindow, MemoryObject, MemoryUse,
-    Program, Swap, VirtualMachine,
+    Program, STACK, STACK_LIMIT, Swap, VirtualMachine,
 };
 #[cfg(any(test, feature = "std"))]
 pub use text::{TextError, from_text};
@@ -24,6 +24,12 @@ pub use text::{TextError, from_text};
 /// Name of the description in the boot archive.
 pub const DESCRIPTION_FILE: &str = "system";
 
+/// Where the segments of native programs' files may be.
+pub const PROGRAM: core::ops::Range<u64> = 0x1000..0x1000_0000;
+/// First stack in a native program's space. Nothing is below it.
+pub const STACKS: u64 = 0x3000_0000;
+/// Its heap.
+pub const HEAP: u64 = 0x4000_0000;
 /// Where the configuration is mapped in every native program but the root server.
 pub const CONFIG_ADDRESS: u64 = 0x2000_0000;
 /// Most bytes that a configuration can have.

@@ -1,9 +1,12 @@
 //! The anonymous-memory manager: objects of zeroed memory, each a contiguous part of its pool,
-//! zeroed chunk by chunk when first touched. One thread a processor; a fault comes to the thread
+//! zeroed part by part when first touched. One thread a processor; a fault comes to the thread
 //! of the processor on which it happened.
 //!
 //! Configuration: region and capability `pool`; parameter `objects`, a list `base:length,…` of
-//! byte offsets in the pool, numbered from zero; region `ledger`, where it tells what there is. The
+//! byte offsets in the pool, numbered from zero; parameter `clients`, a list `object:client,…` of
+//! those that count against a client's quota, and `quotas`, a list `client:bytes,…`; parameter `stacks`,
+//! a list `object,…` of those that are stacks; region `state`, where it writes down what is zeroed, for the program that
+//! is started in its place should it fail; region `ledger`, where it tells what there is. The
 //! badge of a region's portal is the number of its space, below 64.
 #![no_std]
 #![no_main]
@@ -11,11 +14,14 @@
 
 extern crate alloc;
 
+mod kept;
+
 use abi::{Error, FaultMessage, FaultReply, MemRights, Selector};
 use alloc::vec::Vec;
-use backing::{CHUNK, Object, Tag, piece};
-use ledger::Row;
-use rt::Shared;
+use backing::accounts::Accounts;
+use backing::{Object, Tag, tuples};
+use kept::{Kept, Kind};
+use rt::{Shared, log};
 use spin::{Mutex, Once};
 
 rt::entry!(main);
@@ -24,49 +30,54 @@ rt::entry!(main);
 struct State {
     pool: Shared,
     objects: Vec<Kept>,
+    state: Option<Shared>,
     ledger: Option<Shared>,
-}
-
-/// An object, and what was done with it.
-struct Kept {
-    object: Object,
-    /// Which chunks are zeroed.
-    zeroed: Vec<bool>,
-    /// The spaces that have mapped any of it, as bits.
-    spaces: u64,
-    row: Row,
-}
-
-impl Kept {
-    fn new(object: Object) -> Self {
-        let zeroed = alloc::vec![false; object.length.div_ceil(CHUNK) as usize];
-        let row = Row { size: object.length, quota: object.length, ..Row::default() };
-        Self { object, zeroed, spaces: 0, row }
-    }
-
-    /// Notes that a space has been shown so many bytes.
-    fn shown(&mut self, badge: u64, length: u64) {
-        self.spaces |= 1 << (badge % 64);
-        self.row.spaces = self.spaces.count_ones().into();
-        self.row.shown += length;
-        self.row.faults += 1;
-    }
 }
 
 static STATE: Once<Mutex<State>> = Once::new();
 
+/// A parameter that is a list, read whole.
+fn list<const N: usize>(name: &str) -> Vec<[u64; N]> {
+    let text = rt::config().parameter(name).unwrap_or("");
+    let tuples = tuples(text).map(|tuple| match tuple {
+        Ok(tuple) => tuple,
+        Err(part) => panic!("parameter '{name}' is malformed at '{part}'"),
+    });
+    tuples.collect()
+}
+
 impl State {
     fn from_config() -> Self {
-        let config = rt::config();
         let Some(pool) = Shared::region("pool") else {
             panic!("no region 'pool' in the configuration");
         };
-        let text = config.parameter("objects").unwrap_or("");
-        let objects = Object::list(text).map(|object| match object {
-            Ok(object) => Kept::new(object),
-            Err(part) => panic!("parameter 'objects' is malformed at '{part}'"),
-        });
-        Self { pool, objects: objects.collect(), ledger: Shared::region("ledger") }
+        let mut accounts = match Accounts::list(rt::config().parameter("quotas").unwrap_or("")) {
+            Ok(accounts) => accounts,
+            Err(part) => panic!("parameter 'quotas' is malformed at '{part}'"),
+        };
+        let (clients, stacks) = (list::<2>("clients"), list::<1>("stacks"));
+        let state = Shared::region("state");
+        let mut objects = Vec::new();
+        let mut noted = 0;
+        for (number, [base, length]) in (0..).zip(list("objects")) {
+            let object = Object { base, length };
+            let client = clients.iter().find(|c| c[0] == number).map(|c| c[1]);
+            let charged = client.map_or(Ok(()), |client| accounts.charge(client, length));
+            let kind = match charged {
+                Err(full) => {
+                    log!(
+                        "object {number} of {length} bytes refused: its client has {} left",
+                        full.left
+                    );
+                    Kind::Refused
+                }
+                Ok(()) if stacks.contains(&[number]) => Kind::Stack,
+                Ok(()) => Kind::Plain,
+            };
+            objects.push(Kept::new(object, kind, state.as_ref(), noted));
+            noted += Kept::notes(object);
+        }
+        Self { pool, objects, state, ledger: Shared::region("ledger") }
     }
 
     /// Finds the memory behind a fault and zeroes it when it is fresh.
@@ -78,20 +89,7 @@ impl State {
     ) -> Result<FaultReply, Error> {
         let tag = Tag::decode(fault.tag);
         let kept = self.objects.get_mut(tag.object as usize).ok_or(Error::NoRegion)?;
-        let found = piece(kept.object, tag, fault.offset, fault.region_length);
-        let found = found.ok_or(Error::BadAddress)?;
-        let chunk = usize::try_from(found.chunk).ok().and_then(|c| kept.zeroed.get_mut(c));
-        let zeroed = chunk.ok_or(Error::BadAddress)?;
-        if !*zeroed {
-            // The whole chunk, also what this region does not show: another region may.
-            let start = found.chunk * CHUNK;
-            let length = CHUNK.min(kept.object.length - start);
-            let zero = self.pool.zero(kept.object.base + start, length);
-            zero.map_err(|_| Error::BadAddress)?;
-            *zeroed = true;
-            kept.row.resident += length;
-            kept.row.resident_most = kept.row.resident;
-        }
+        let found = kept.resolve(tag, fault, &self.pool, self.state.as_ref())?;
         kept.shown(badge, found.length);
         if let Some(ledger) = &self.ledger {
             // What finds no room there is told to nobody.

@@ -1,19 +1,23 @@
 //! The image manager: files of the boot archive, mapped read-only straight from where the boot
-//! loader put them, so that all who use a file use the same memory.
+//! loader put them, so that all who use a file use the same memory; and private views of them,
+//! whose pages are copied for their client when it writes.
 //!
 //! Configuration: capability `archive`; parameter `files`, a list `offset:length,…` of the files'
 //! places in the archive, numbered from zero; region `ledger`, where it tells what there is. The badge
-//! of a region's portal is the number of its space, below 64.
+//! of a region's portal is the number of its space, below 64. For private views see `private.rs`.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]
 
 extern crate alloc;
 
+mod private;
+
 use abi::{Access, Error, FaultMessage, FaultReply, MemRights, Selector};
 use alloc::vec::Vec;
 use backing::{CHUNK, Object, Piece, Tag, piece};
 use ledger::Row;
+use private::Private;
 use rt::Shared;
 use spin::{Mutex, Once};
 
@@ -22,6 +26,7 @@ rt::entry!(main);
 /// What the threads share. They run on different processors, so a spin lock is enough.
 struct State {
     files: Vec<File>,
+    private: Option<Private>,
     ledger: Option<Shared>,
 }
 
@@ -44,7 +49,8 @@ impl State {
             Ok(object) => File::new(object),
             Err(part) => panic!("parameter 'files' is malformed at '{part}'"),
         });
-        Self { files: files.collect(), ledger: Shared::region("ledger") }
+        let ledger = Shared::region("ledger");
+        Self { files: files.collect(), private: Private::from_config(), ledger }
     }
 
     fn serve(
@@ -53,10 +59,15 @@ impl State {
         fault: &FaultMessage,
         memory: Selector,
     ) -> Result<FaultReply, Error> {
+        let tag = Tag::decode(fault.tag);
+        let files = self.files.len();
+        if let Some(view) = (tag.object as usize).checked_sub(files) {
+            let private = self.private.as_mut().ok_or(Error::NoRegion)?;
+            return private.serve(badge, view as u32, tag.offset, fault, memory);
+        }
         if fault.access == Access::Write {
             return Err(Error::NoRight);
         }
-        let tag = Tag::decode(fault.tag);
         let file = self.files.get_mut(tag.object as usize).ok_or(Error::NoRegion)?;
         let found = piece(file.object, tag, fault.offset, fault.region_length);
         let found = found.ok_or(Error::BadAddress)?;
@@ -65,13 +76,18 @@ impl State {
             // What finds no room there is told to nobody.
             let _ = file.row.write(ledger, tag.object.into());
         }
-        Ok(FaultReply::Map {
-            memory,
-            memory_offset: found.memory_offset,
-            region_offset: found.region_offset,
-            length: found.length,
-            rights: MemRights::READ | MemRights::EXEC,
-        })
+        Ok(of_file(memory, &found))
+    }
+}
+
+/// Maps a piece of a file, which nobody may write to.
+fn of_file(memory: Selector, piece: &Piece) -> FaultReply {
+    FaultReply::Map {
+        memory,
+        memory_offset: piece.memory_offset,
+        region_offset: piece.region_offset,
+        length: piece.length,
+        rights: MemRights::READ | MemRights::EXEC,
     }
 }
 

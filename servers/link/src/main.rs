@@ -101,7 +101,7 @@ impl Link {
             match ToMachine::decode(&frame.payload) {
                 Ok(ToMachine::Hello) => self.say(&ToHost::Up { version: VERSION }),
                 Ok(ToMachine::GetMemory) => {
-                    self.say(&ToHost::Memory { entries: memory::entries() });
+                    self.say(&ToHost::Memory(memory::sample()));
                 }
                 Err(error) => log!("control message of the host: {error}"),
             }

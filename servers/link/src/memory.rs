@@ -1,12 +1,31 @@
 //! What the managers of memory write into their ledgers, for the host.
+use abi::{Selector, SystemCounter};
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use hostlink::memory::Entry;
+use hostlink::memory::{Entry, Kernel, Sample};
 use ledger::Row;
 use rt::Shared;
 
 /// All that this program may look at.
-pub fn entries() -> Vec<Entry> {
+pub fn sample() -> Sample {
+    Sample { entries: entries(), kernel: kernel() }
+}
+
+fn kernel() -> Kernel {
+    let control = rt::config().capability("system").map(Selector);
+    let count = |counter| {
+        control.and_then(|control| rt::sys::system_count(control, counter).ok()).unwrap_or_default()
+    };
+    Kernel {
+        objects: count(SystemCounter::Objects),
+        bytes: count(SystemCounter::KernelBytes),
+        faults: count(SystemCounter::Faults),
+        faults_refused: count(SystemCounter::FaultsRefused),
+        faults_late: count(SystemCounter::FaultsLate),
+    }
+}
+
+fn entries() -> Vec<Entry> {
     let config = rt::config();
     let mut entries = Vec::new();
     for region in &config.regions {

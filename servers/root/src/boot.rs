@@ -1,8 +1,10 @@
 //! What the kernel hands over, and the first steps.
+use crate::given::Given;
 use crate::layout::{HEAP, OWN_ARCHIVE, OWN_HEAP};
 use crate::program::Program;
 use crate::ram::Ram;
 use crate::swapped::Swapped;
+use crate::views::View;
 use crate::{Failure, own};
 use abi::{BootInfo, FIRST_FREE_SELECTOR, MemRights, RootSelector, Selector};
 use alloc::string::String;
@@ -21,6 +23,18 @@ pub struct File {
     pub offset: u64,
     /// Bytes.
     pub length: u64,
+}
+
+/// A portal of a memory manager.
+pub struct Door {
+    /// The portal.
+    pub portal: Selector,
+    /// Number of the manager.
+    pub program: usize,
+    /// Its thread.
+    pub thread: Selector,
+    /// The badge.
+    pub badge: u64,
 }
 
 /// The facts of the boot information page.
@@ -58,6 +72,12 @@ pub struct Builder {
     pub files: Vec<File>,
     /// The boot archive.
     pub archive: Shared,
+    /// Portals of memory managers.
+    pub doors: Vec<Door>,
+    /// Regions of virtual machines that have managers.
+    pub guests: Given,
+    /// Private views of files.
+    pub views: Vec<View>,
     /// Programs made so far, in the description's order.
     pub programs: Vec<Program>,
     /// The anonymous-memory manager's pool: offset in RAM, bytes.
@@ -75,6 +95,13 @@ impl Builder {
     pub fn selector(&mut self) -> Selector {
         self.next += 1;
         Selector(self.next - 1)
+    }
+
+    /// The selector that was taken last is free again.
+    pub fn give_back(&mut self, selector: Selector) {
+        if selector.0 + 1 == self.next {
+            self.next -= 1;
+        }
     }
 
     /// The file of that name: its number and where it is.
@@ -170,6 +197,9 @@ pub fn start() -> Result<Builder, Failure> {
         ram,
         files,
         archive,
+        doors: Vec::new(),
+        guests: Given::default(),
+        views: Vec::new(),
         programs: Vec::new(),
         pool: (0, 0),
         objects: Vec::new(),

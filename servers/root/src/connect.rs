@@ -1,11 +1,14 @@
 //! The order of building, and what joins programs: shared objects, files, channels.
 use crate::boot::Builder;
-use crate::program::{RW, private_bytes};
+use crate::program::{Private, RW};
+use crate::views::View;
 use crate::{Failure, own};
 use abi::{LARGE_PAGE_SIZE, MemRights, ObjRights, RootSelector};
 use alloc::format;
 use alloc::string::String;
 use backing::Tag;
+use backing::stack::STEP;
+use memory::Memory;
 use rt::log;
 use system::{Channel, ChannelEnd};
 
@@ -20,8 +23,10 @@ impl Builder {
             self.private_memory(n, private.get(n).copied().flatten())?;
             self.give_files(n)?;
             self.give_capabilities(n)?;
+            self.give_processes(n)?;
         }
-        self.give_pool()?;
+        self.give_pool(&private)?;
+        self.give_views()?;
         self.give_ledgers()?;
         self.share_memory()?;
         for channel in self.description.channels.clone() {
@@ -32,7 +37,7 @@ impl Builder {
         let vcpus = self.create_machines(&machines)?;
         self.give_swapped()?;
         (0..count).try_for_each(|n| self.write_config(n))?;
-        self.watch_ends()?;
+        (0..count).try_for_each(|n| self.watch_ends(n, 0))?;
         (0..count).try_for_each(|n| self.start_program(n))?;
         self.start_machines(&machines, &vcpus)?;
         log!("system is up: {count} programs, {} MiB left", self.ram.left() >> 20);
@@ -44,7 +49,7 @@ impl Builder {
 
     /// Lays out the anonymous-memory manager's pool. Returns which object is the private memory
     /// of each program.
-    fn plan_pool(&mut self) -> Result<alloc::vec::Vec<Option<usize>>, Failure> {
+    fn plan_pool(&mut self) -> Result<alloc::vec::Vec<Option<Private>>, Failure> {
         let mut next = 0;
         for object in self.description.memory.clone() {
             let line = &self.info.command_line;
@@ -64,26 +69,63 @@ impl Builder {
         }
         let mut private = alloc::vec::Vec::new();
         for program in &self.description.programs {
-            if program.pinned {
-                private.push(None);
-                continue;
+            let heap = self.objects.len();
+            private.push((!program.pinned).then_some(Private { heap, stacks: 0 }));
+            if !program.pinned {
+                let bytes = program.heap.next_multiple_of(LARGE_PAGE_SIZE);
+                self.objects.push((next, bytes));
+                next += bytes;
             }
-            let bytes = private_bytes(program.heap, program.cpus.len());
-            private.push(Some(self.objects.len()));
-            self.objects.push((next, bytes));
-            next += bytes;
         }
+        for (program, private) in self.description.programs.iter().zip(&mut private) {
+            let Some(private) = private else { continue };
+            private.stacks = self.objects.len();
+            for _ in &program.cpus {
+                let bytes = program.stack.unwrap_or(system::STACK);
+                self.objects.push((next, bytes));
+                next += bytes;
+            }
+        }
+        next = next.next_multiple_of(LARGE_PAGE_SIZE);
         let at = self.ram.take(next, LARGE_PAGE_SIZE, false)?;
         self.pool = (at, next);
         Ok(private)
     }
 
-    fn give_pool(&mut self) -> Result<(), Failure> {
+    /// Tells the anonymous-memory manager whose objects are whose, how much each may have, and which of
+    /// them are stacks.
+    fn give_quotas(&mut self, private: &[Option<Private>]) {
+        let (mut clients, mut stacks, mut quotas) = (String::new(), String::new(), String::new());
+        for (n, program) in self.description.programs.iter().enumerate() {
+            let Some(Private { heap, stacks: first }) = private.get(n).copied().flatten() else {
+                continue;
+            };
+            let end = first + program.cpus.len();
+            let mut declared = 0;
+            for object in core::iter::once(heap).chain(first..end) {
+                clients.push_str(&format!("{object}:{n},"));
+                declared += self.objects[object].1;
+            }
+            (first..end).for_each(|object| stacks.push_str(&format!("{object},")));
+            quotas.push_str(&format!("{n}:{},", program.memory.unwrap_or(declared)));
+        }
+        let parameters = &mut self.programs[0].config.parameters;
+        parameters.push(("clients".into(), clients));
+        parameters.push(("stacks".into(), stacks));
+        parameters.push(("quotas".into(), quotas));
+    }
+
+    fn give_pool(&mut self, private: &[Option<Private>]) -> Result<(), Failure> {
+        self.give_quotas(private);
         let (at, length) = self.pool;
         let derived = self.selector();
         let rights = MemRights::READ | MemRights::WRITE | MemRights::EXEC;
         rt::sys::mem_derive(derived, own(RootSelector::Ram), at, length, rights)
             .map_err(Failure::kernel("the pool of anonymous memory"))?;
+        // What the manager writes down about its objects.
+        let notes = self.objects.iter().map(|(_, length)| length.div_ceil(STEP)).sum::<u64>();
+        let notes = notes.next_multiple_of(4096).max(4096);
+        let notes_at = self.ram.take(notes, 4096, true)?;
         let mut list = String::new();
         for (number, (base, length)) in self.objects.iter().enumerate() {
             let elsewhere = self.swapped.get(number).is_some_and(Option::is_some);
@@ -94,6 +136,7 @@ impl Builder {
         anon.config.parameters.push(("objects".into(), list));
         anon.show("pool", derived, 0, length, RW, None)?;
         anon.grant("pool", derived, rt::sys::ALL_RIGHTS)?;
+        anon.show("state", own(RootSelector::Ram), notes_at, notes, RW, None)?;
         let mut list = String::new();
         for file in &self.files {
             list.push_str(&format!("{}:{},", file.offset, file.length));
@@ -107,11 +150,17 @@ impl Builder {
     fn give_files(&mut self, n: usize) -> Result<(), Failure> {
         for used in self.description.programs[n].files.clone() {
             let (number, file) = self.file(&used.file)?;
-            let length = file.length;
+            let (from, length) = (file.offset, file.length);
             let portal = self.portal_on(1, self.programs[n].threads[0].cpu, n as u64)?;
-            let tag = Tag { object: number, offset: 0 }.encode();
-            let tag = tag.ok_or_else(|| Failure("tag".into()))?;
-            self.programs[n].bind(&used.region, portal, tag, length, MemRights::READ)?;
+            let (tag, rights) = if used.private {
+                let copies = used.copies.unwrap_or(length);
+                let view = View { from, in_file: length, length, client: n, copies };
+                (self.view(view)?, RW)
+            } else {
+                let tag = Tag { object: number, offset: 0 }.encode();
+                (tag.ok_or_else(|| Failure("tag".into()))?, MemRights::READ)
+            };
+            self.programs[n].bind(&used.region, portal, tag, length, rights)?;
         }
         Ok(())
     }
@@ -125,6 +174,25 @@ impl Builder {
             };
             let mask = (ObjRights::USE | ObjRights::CONTROL).bits();
             self.programs[n].grant(&name, own(from), mask)?;
+        }
+        Ok(())
+    }
+
+    /// What a program needs that starts processes: the archive, memory, and its thread.
+    fn give_processes(&mut self, n: usize) -> Result<(), Failure> {
+        let Some(bytes) = self.description.programs[n].processes else { return Ok(()) };
+        let (memory, length) = (self.selector(), bytes.next_multiple_of(4096));
+        let at = self.ram.take(length, LARGE_PAGE_SIZE, false)?;
+        let all = MemRights::READ | MemRights::WRITE | MemRights::EXEC;
+        rt::sys::mem_derive(memory, own(RootSelector::Ram), at, length, all)
+            .map_err(Failure::kernel("memory for processes"))?;
+        let (archive, files) = (own(RootSelector::Archive), self.archive.len());
+        let program = &mut self.programs[n];
+        program.show("processes", memory, 0, length, RW, None)?;
+        program.show("archive", archive, 0, files, MemRights::READ, None)?;
+        let thread = program.threads[0].thread;
+        for (name, from) in [("processes", memory), ("archive", archive), ("thread", thread)] {
+            program.grant(name, from, rt::sys::ALL_RIGHTS)?;
         }
         Ok(())
     }
@@ -164,7 +232,7 @@ impl Builder {
             let program = self.program(&end.program)?;
             let address = program.address(channel.size);
             let ram = own(RootSelector::Ram);
-            crate::window::pinned_in(program.space, address, ram, at, channel.size, RW)?;
+            program.given.pinned(program.space, address, ram, at, channel.size, RW)?;
             let name = format!("signal:{}", channel.name);
             let peer = program.grant(&name, abi::Selector(notification), ObjRights::USE.bits())?;
             // A channel between two threads of one program has two names there.

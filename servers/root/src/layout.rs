@@ -1,13 +1,12 @@
 //! Where things lie in native spaces, and how large they are.
 
-/// First stack; each thread's next one is `STACK_DISTANCE` further, with nothing in between.
-pub const STACKS: u64 = 0x3000_0000;
-/// Bytes of a stack.
-pub const STACK: u64 = 256 << 10;
-/// From the start of one stack to the next; what is between them is a guard.
+pub use system::HEAP;
+/// First stack's place; each thread's next one is `STACK_DISTANCE` further. A stack begins at the upper
+/// end of its place and grows downwards; below it is a guard, and then nothing.
+pub use system::STACKS;
+
+/// From the start of one place to the next.
 pub const STACK_DISTANCE: u64 = 1 << 20;
-/// The heap.
-pub const HEAP: u64 = 0x4000_0000;
 /// Named regions are put from here on, each at a multiple of `REGION_ALIGN`.
 pub const REGIONS: u64 = 0x10_0000_0000;
 /// Suits large pages.

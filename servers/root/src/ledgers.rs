@@ -40,7 +40,11 @@ impl Builder {
         match self.space_number(manager) {
             0 => {
                 let private = self.description.programs.iter().filter(|p| !p.pinned);
-                list(&mut memory.map(|m| m.name.as_str()).chain(private.map(|p| p.name.as_str())))
+                let heaps = private.clone().map(|p| p.name.clone());
+                let stacks =
+                    private.flat_map(|p| p.cpus.iter().map(|_| format!("{}.stack", p.name)));
+                let names = memory.map(|m| m.name.clone()).chain(heaps).chain(stacks);
+                names.fold(String::new(), |list, name| format!("{list}{name},"))
             }
             1 => list(&mut self.files.iter().map(|file| file.name.as_str())),
             _ => {

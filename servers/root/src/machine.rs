@@ -126,17 +126,17 @@ impl Builder {
         let all = MemRights::READ | MemRights::WRITE | MemRights::EXEC;
         let tag =
             |object: u32| Tag { object, offset: 0 }.encode().ok_or_else(|| Failure("tag".into()));
-        let bind = |base, length, portal, tag, rights| {
-            sys::region_bind(Bind { space, base, length, portal, tag, rights, hint: 21 })
-                .map_err(Failure::kernel(&what))
-        };
         let monitor = self.space_number(&machine.monitor);
         let space_number = self.programs.len() as u64 + monitor;
         let portal = self.manager_of(number, cpu, space_number)?;
-        bind(0, ram, portal, tag(number as u32)?, all)?;
+        let bind = |builder: &mut Self, base, length, portal, tag, rights| {
+            let bind = Bind { space, base, length, portal, tag, rights, hint: 21 };
+            builder.guests.managed(bind).map_err(Failure::kernel(&what))
+        };
+        bind(self, 0, ram, portal, tag(number as u32)?, all)?;
         self.shown(number, space, 0, "guest")?;
         self.join_monitor(number, &machine.monitor)?;
-        bind(GUEST_DEVICES, GUEST_DEVICES_LENGTH, device_portal, 0, RW)?;
+        bind(self, GUEST_DEVICES, GUEST_DEVICES_LENGTH, device_portal, 0, RW)?;
         if !machine.root_image.is_empty() {
             let (file, length) = {
                 let (number, file) = self.file(&machine.root_image)?;
@@ -144,7 +144,7 @@ impl Builder {
             };
             let portal = self.portal_on(1, cpu, space_number)?;
             let rights = MemRights::READ | MemRights::EXEC;
-            bind(GUEST_ROOT_IMAGE, length, portal, tag(file)?, rights)?;
+            bind(self, GUEST_ROOT_IMAGE, length, portal, tag(file)?, rights)?;
             let monitor = self.program(&machine.monitor)?;
             let size = ("root_image_length".into(), format!("{length}"));
             monitor.config.parameters.push(size);

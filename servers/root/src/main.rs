@@ -1,6 +1,6 @@
 //! The root server: the first native program. It owns the whole machine at first, reads the
 //! system description from the boot archive, creates what it declares, hands out exactly the
-//! capabilities that it names, and from then on only reports threads that end.
+//! capabilities that it names, and from then on reports threads that end, and starts memory managers again that fail.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]
@@ -11,6 +11,7 @@ mod acpi;
 mod boot;
 mod connect;
 mod devices;
+mod given;
 mod layout;
 mod ledgers;
 mod loader;
@@ -18,7 +19,9 @@ mod machine;
 mod program;
 mod ram;
 mod report;
+mod restart;
 mod swapped;
+mod views;
 mod window;
 
 use abi::{Error, RootSelector, Selector};
@@ -53,7 +56,7 @@ fn main(_thread: u64) -> ! {
         Ok(builder)
     });
     match outcome {
-        Ok(builder) => report::serve(&builder),
+        Ok(builder) => report::serve(builder),
         Err(Failure(text)) => {
             log!("fatal: the system could not be set up: {text}");
             let _ = rt::sys::shutdown(own(RootSelector::System), 3);

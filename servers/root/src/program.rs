@@ -1,7 +1,7 @@
 //! Native programs: their spaces, threads and memory.
-use crate::boot::Builder;
-use crate::layout::{HEAP, QUANTUM_US, REGION_ALIGN, REGIONS, STACK, STACK_DISTANCE, STACKS};
-use crate::window::pinned_in;
+use crate::boot::{Builder, Door};
+use crate::given::Given;
+use crate::layout::{HEAP, QUANTUM_US, REGION_ALIGN, REGIONS, STACK_DISTANCE, STACKS};
 use crate::{FAULT_LIMIT, Failure, own};
 use abi::{
     FIRST_FREE_SELECTOR, LARGE_PAGE_SIZE, MemRights, RootSelector, Selector, SpaceKind, ThreadArgs,
@@ -19,6 +19,10 @@ pub struct Thread {
     pub thread: Selector,
     /// Its bound notification.
     pub notification: Selector,
+    /// Its time.
+    pub context: Selector,
+    /// Where it begins.
+    pub args: ThreadArgs,
     /// Its processor.
     pub cpu: u32,
     /// Bits of the notification that are given out.
@@ -35,6 +39,8 @@ pub struct Program {
     pub threads: Vec<Thread>,
     /// Priority of the threads.
     pub priority: u8,
+    /// What its space was given.
+    pub given: Given,
     next_selector: u32,
     next_address: u64,
 }
@@ -54,8 +60,8 @@ impl Program {
     /// Gives the program a capability under a name.
     pub fn grant(&mut self, name: &str, from: Selector, mask: u64) -> Result<u32, Failure> {
         let slot = Selector(self.next_selector);
-        sys::cap_copy(from, self.space, slot, mask)
-            .map_err(Failure::kernel(format!("capability '{name}' of {}", self.config.name)))?;
+        let what = format!("capability '{name}' of {}", self.config.name);
+        self.given.capability(self.space, from, slot, mask).map_err(Failure::kernel(what))?;
         self.next_selector += 1;
         self.config.capabilities.push((name.into(), slot.0));
         Ok(slot.0)
@@ -73,7 +79,7 @@ impl Program {
     ) -> Result<(), Failure> {
         let address = self.address(length);
         let pages = length.next_multiple_of(4096);
-        pinned_in(self.space, address, memory, offset, pages, rights)?;
+        self.given.pinned(self.space, address, memory, offset, pages, rights)?;
         let region = Region { name: name.into(), address, length, physical };
         self.config.regions.push(region);
         Ok(())
@@ -91,8 +97,8 @@ impl Program {
         let base = self.address(length);
         let pages = length.next_multiple_of(4096);
         let bind = Bind { space: self.space, base, length: pages, portal, tag, rights, hint: 21 };
-        sys::region_bind(bind)
-            .map_err(Failure::kernel(format!("region '{name}' of {}", self.config.name)))?;
+        let what = format!("region '{name}' of {}", self.config.name);
+        self.given.managed(bind).map_err(Failure::kernel(what))?;
         let region = Region { name: name.into(), address: base, length, physical: None };
         self.config.regions.push(region);
         Ok(base)
@@ -107,9 +113,13 @@ impl Program {
     }
 }
 
-/// Bytes of private memory (heap and stacks) of a program.
-pub fn private_bytes(heap: u64, threads: usize) -> u64 {
-    (heap.next_multiple_of(4096) + threads as u64 * STACK).next_multiple_of(LARGE_PAGE_SIZE)
+/// A program's objects of anonymous memory: its heap, and its first stack; the others follow it.
+#[derive(Clone, Copy)]
+pub struct Private {
+    /// Number of the heap.
+    pub heap: usize,
+    /// Number of the first stack.
+    pub stacks: usize,
 }
 
 impl Builder {
@@ -118,9 +128,6 @@ impl Builder {
         let declared = self.description.programs[n].clone();
         let name = declared.name.clone();
         let space = self.selector();
-        sys::create_space(space, SpaceKind::Native, declared.quota)
-            .and_then(|()| sys::fault_limit(space, FAULT_LIMIT))
-            .map_err(Failure::kernel(format!("space of {name}")))?;
         let mut program = Program {
             config: Config {
                 name: name.clone(),
@@ -131,24 +138,41 @@ impl Builder {
             space,
             threads: Vec::new(),
             priority: declared.priority,
+            given: Given::default(),
             next_selector: FIRST_FREE_SELECTOR,
             next_address: REGIONS,
         };
         let bytes = self.contents(&declared.file)?;
-        let entry = crate::loader::entry(&declared.file, &bytes)?;
+        let entry = crate::loader::parse(&declared.file, &bytes)?.entry;
         for (number, cpu) in declared.cpus.iter().enumerate() {
             let cpu = self.info.processor(*cpu);
             let (thread, notification) = (self.selector(), self.selector());
-            let stack = STACKS + number as u64 * STACK_DISTANCE + STACK;
+            let context = self.selector();
+            let stack = STACKS + (number as u64 + 1) * STACK_DISTANCE;
             let args = ThreadArgs { entry, stack, argument: number as u64 };
-            let what = format!("thread {number} of {name}");
-            sys::create_thread(thread, space, cpu, args).map_err(Failure::kernel(&what))?;
-            sys::create_notification(notification).map_err(Failure::kernel(&what))?;
-            sys::bind_notification(thread, notification).map_err(Failure::kernel(&what))?;
-            program.threads.push(Thread { thread, notification, cpu, bits_used: 0 });
+            sys::create_notification(notification)
+                .map_err(Failure::kernel(format!("thread {number} of {name}")))?;
+            let bits_used = 0;
+            program.threads.push(Thread { thread, notification, context, args, cpu, bits_used });
         }
         self.set_parameters(&declared, &mut program);
         self.programs.push(program);
+        self.create_threads(n)
+    }
+
+    /// Makes the space and threads of program `n` as they are noted; none of it may exist.
+    pub fn create_threads(&mut self, n: usize) -> Result<(), Failure> {
+        let quota = self.description.programs[n].quota;
+        let program = &self.programs[n];
+        let (name, space) = (&program.config.name, program.space);
+        sys::create_space(space, SpaceKind::Native, quota)
+            .and_then(|()| sys::fault_limit(space, FAULT_LIMIT))
+            .map_err(Failure::kernel(format!("space of {name}")))?;
+        for (number, thread) in program.threads.iter().enumerate() {
+            sys::create_thread(thread.thread, space, thread.cpu, thread.args)
+                .and_then(|()| sys::bind_notification(thread.thread, thread.notification))
+                .map_err(Failure::kernel(format!("thread {number} of {name}")))?;
+        }
         Ok(())
     }
 
@@ -170,7 +194,9 @@ impl Builder {
         let thread = found.threads.iter().find(|t| t.cpu == cpu).map(|t| t.thread);
         let thread = thread
             .ok_or_else(|| Failure(format!("program '{name}' has no thread on processor {cpu}")))?;
-        self.portal(thread, badge, &name)
+        let portal = self.portal(thread, badge, &name)?;
+        self.doors.push(Door { portal, program, thread, badge });
+        Ok(portal)
     }
 
     /// Portal of a thread.
@@ -182,29 +208,35 @@ impl Builder {
     }
 
     /// Gives program `n` its heap and stacks.
-    pub fn private_memory(&mut self, n: usize, object: Option<usize>) -> Result<(), Failure> {
+    pub fn private_memory(&mut self, n: usize, private: Option<Private>) -> Result<(), Failure> {
         let declared = self.description.programs[n].clone();
         let heap = declared.heap.next_multiple_of(4096);
-        let threads = self.programs[n].threads.len() as u64;
+        let stack = declared.stack.unwrap_or(system::STACK);
+        let tops: Vec<u64> = self.programs[n].threads.iter().map(|t| t.args.stack).collect();
         let space = self.programs[n].space;
-        let stack_at = |t: u64| STACKS + t * STACK_DISTANCE;
-        if let Some(object) = object {
+        if let Some(private) = private {
             let portal = self.portal_on(0, self.programs[n].threads[0].cpu, n as u64)?;
-            let bind = |base: u64, length: u64, offset: u64| {
-                let tag = backing::Tag { object: object as u32, offset };
+            let given = &mut self.programs[n].given;
+            let mut bind = |base: u64, length: u64, object: usize, hint: u64| {
+                let tag = backing::Tag { object: object as u32, offset: 0 };
                 let tag = tag.encode().ok_or_else(|| Failure("tag".into()))?;
-                let bind = Bind { space, base, length, portal, tag, rights: RW, hint: 21 };
-                sys::region_bind(bind)
+                given
+                    .managed(Bind { space, base, length, portal, tag, rights: RW, hint })
                     .map_err(Failure::kernel(format!("memory of {}", declared.name)))
             };
-            bind(HEAP, heap, 0)?;
-            return (0..threads).try_for_each(|t| bind(stack_at(t), STACK, heap + t * STACK));
+            bind(HEAP, heap, private.heap, 21)?;
+            return tops.iter().zip(private.stacks..).try_for_each(|(top, object)| {
+                let length = stack + backing::stack::GUARD;
+                bind(top - length, length, object, 12)
+            });
         }
         let ram = own(RootSelector::Ram);
-        let at = self.ram.take(heap + threads * STACK, LARGE_PAGE_SIZE, true)?;
-        pinned_in(space, HEAP, ram, at, heap, RW)?;
-        (0..threads)
-            .try_for_each(|t| pinned_in(space, stack_at(t), ram, at + heap + t * STACK, STACK, RW))
+        let at = self.ram.take(heap + tops.len() as u64 * stack, LARGE_PAGE_SIZE, true)?;
+        let given = &mut self.programs[n].given;
+        given.pinned(space, HEAP, ram, at, heap, RW)?;
+        tops.iter().zip(0..).try_for_each(|(top, t)| {
+            given.pinned(space, top - stack, ram, at + heap + t * stack, stack, RW)
+        })
     }
 
     /// Writes program `n`'s configuration into its space.
@@ -223,16 +255,15 @@ impl Builder {
         let written = self.ram.view.write(at, &bytes);
         written.map_err(|_| Failure("RAM window".into()))?;
         let ram = own(RootSelector::Ram);
-        let space = self.programs[n].space;
-        pinned_in(space, CONFIG_ADDRESS, ram, at, CONFIG_LIMIT, MemRights::READ)
+        let Program { space, given, .. } = &mut self.programs[n];
+        given.pinned(*space, CONFIG_ADDRESS, ram, at, CONFIG_LIMIT, MemRights::READ)
     }
 
     /// Starts program `n`'s threads.
     pub fn start_program(&mut self, n: usize) -> Result<(), Failure> {
         let name = self.programs[n].config.name.clone();
         for t in 0..self.programs[n].threads.len() {
-            let context = self.selector();
-            let thread = self.programs[n].threads[t].thread;
+            let Thread { thread, context, .. } = self.programs[n].threads[t];
             sys::create_sc(context, thread, self.programs[n].priority, QUANTUM_US)
                 .map_err(Failure::kernel(format!("starting {name}")))?;
         }

@@ -77,3 +77,33 @@ fn no_dependency_comes_from_a_repository() {
     let bad: Vec<&str> = lock.lines().filter(|line| line.contains("\"git+")).collect();
     assert!(bad.is_empty(), "{bad:?}");
 }
+
+/// The fuzz harness is a workspace of its own and shares this one's crates: its lock file has to know what
+/// they depend on, or it can't be built as it is.
+#[test]
+fn the_fuzz_harness_is_locked_to_what_there_is() {
+    let harness = layers::workspace().join("tests/fuzz/libfuzzer");
+    let lock = std::fs::read_to_string(harness.join("Cargo.lock")).expect("a lock file");
+    let lock: toml::Table = lock.parse().expect("TOML");
+    let locked = lock["package"].as_array().expect("packages");
+    let metadata = metadata();
+    for package in metadata["packages"].as_array().expect("packages") {
+        let name = package["name"].as_str().expect("a name");
+        let Some(known) = locked.iter().find(|known| known["name"].as_str() == Some(name)) else {
+            continue;
+        };
+        let known = known.get("dependencies").and_then(toml::Value::as_array);
+        let words: Vec<&str> =
+            known.into_iter().flatten().filter_map(toml::Value::as_str).collect();
+        for needed in package["dependencies"].as_array().expect("dependencies") {
+            let other = needed["name"].as_str().expect("a name");
+            let always = needed["kind"].is_null() && needed["optional"] == false;
+            let there = words.iter().any(|word| word.split(' ').next() == Some(other));
+            assert!(
+                there || !always,
+                "{name} needs {other}: run `cargo update --workspace` in {}",
+                harness.display()
+            );
+        }
+    }
+}

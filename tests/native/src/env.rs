@@ -26,7 +26,7 @@ pub const PAGE: u64 = 4096;
 pub const READ_WRITE: MemRights = MemRights::READ.union(MemRights::WRITE);
 
 const HEAP: u64 = 0x2000_0000;
-const HEAP_LENGTH: u64 = 4 << 20;
+const HEAP_LENGTH: u64 = 8 << 20;
 /// Priority of the first thread is 128; helpers above run as soon as they can.
 pub const ABOVE: u8 = 150;
 /// Helpers below run when the first thread waits.

@@ -8,7 +8,8 @@ use crate::env::{
 use crate::faults::{self, toucher};
 use crate::{Outcome, Test};
 use abi::{
-    Error, Event, FaultMessage, FaultReply, MemRights, NO_DEADLINE, Selector, SystemCounter,
+    Error, Event, FaultMessage, FaultReply, MemRights, NO_DEADLINE, RootSelector, Selector,
+    SystemCounter,
 };
 use alloc::string::String;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -24,6 +25,7 @@ pub const TESTS: &[Test] = &[
     ("failing manager: on another processor", elsewhere),
     ("failing manager: its callers go to another one", replaced),
     ("failing manager: ends, and another one takes over", restarted),
+    ("failing manager: ends, and its callers wait for another one", awaited),
     ("region: another manager, malformed calls", malformed),
     ("region: another manager empties it", emptied),
 ];
@@ -141,7 +143,7 @@ impl Managed {
     }
 }
 
-fn count(counter: SystemCounter) -> Result<u64, String> {
+pub fn count(counter: SystemCounter) -> Result<u64, String> {
     ok(sys::system_count(SYSTEM, counter), "count")
 }
 
@@ -205,7 +207,8 @@ fn useless() -> Outcome {
 /// What [`speaker`] answers.
 static WORDS: [AtomicU64; 6] = [const { AtomicU64::new(0) }; 6];
 
-extern "C" fn speaker(_: u64) -> ! {
+/// A manager that answers each fault by [`say`]'s words.
+pub extern "C" fn speaker(_: u64) -> ! {
     let mut next = sys::wait(NO_DEADLINE);
     loop {
         let Ok(_) = next else { sys::exit(1) };
@@ -215,11 +218,21 @@ extern "C" fn speaker(_: u64) -> ! {
     }
 }
 
-fn nonsense() -> Outcome {
+/// Says what [`speaker`] answers.
+pub fn say(answer: &[u64; 6]) {
+    for (to, word) in WORDS.iter().zip(answer) {
+        to.store(*word, Ordering::SeqCst);
+    }
+}
+
+/// Answers that no manager of a region of so many bytes may give: of unknown kinds, of what is not memory, not
+/// its own, not inside its memory, or not inside its region.
+pub fn nonsensical(length: u64) -> [[u64; 6]; 17] {
     let memory = u64::from(RAM.0);
-    let offset = ram(LENGTH);
+    let offset = ram(length);
     let rights = READ_WRITE.bits();
-    let answers = [
+    let base = sys::mem_info(RAM).map_or(0, |(base, ..)| base);
+    [
         [3, 0, 0, 0, 0, 0],
         [u64::MAX; 6],
         [1, 0, offset, 0, PAGE, rights],
@@ -230,21 +243,23 @@ fn nonsense() -> Outcome {
         [1, memory, offset, 0, 100, rights],
         [1, memory, offset + 1, 0, PAGE, rights],
         [1, memory, offset, 8, PAGE, rights],
-        [1, memory, offset, LENGTH, PAGE, rights],
-        [1, memory, offset, 0, LENGTH + PAGE, rights],
+        [1, memory, offset, length, PAGE, rights],
+        [1, memory, offset, 0, length + PAGE, rights],
         [1, memory, offset, 0u64.wrapping_sub(PAGE), 2 * PAGE, rights],
         [1, memory, u64::MAX - PAGE + 1, 0, 2 * PAGE, rights],
         [1, memory, 1 << 60, 0, PAGE, rights],
         [1, memory, offset, 0, PAGE, 1 << 20],
-    ];
+        [1, RootSelector::Devices as u64, base, 0, PAGE, rights],
+    ]
+}
+
+fn nonsense() -> Outcome {
     let manager = thread(0, speaker, 0)?;
     let bind = Bind { portal: portal(manager, 5)?, ..pinned(LENGTH, READ_WRITE) };
     ok(sys::region_bind(bind), "bind")?;
-    for (number, answer) in answers.iter().enumerate() {
+    for (number, answer) in nonsensical(LENGTH).iter().enumerate() {
         let before = count(SystemCounter::FaultsRefused)?;
-        for (to, word) in WORDS.iter().zip(answer) {
-            to.store(*word, Ordering::SeqCst);
-        }
+        say(answer);
         let victim = thread(0, toucher, bind.base)?;
         watch(victim, 73)?;
         ok(sys::create_sc(selector(), victim, ABOVE, QUANTUM), "time")?;
@@ -315,7 +330,7 @@ fn replaced() -> Outcome {
 fn restarted() -> Outcome {
     let managed = managed(LOOP)?;
     managed.victim(0, 2, 77)?;
-    ok(sys::wait(in_milliseconds(2)), "let it fault")?;
+    eventually("the manager is asked", || ASKED.load(Ordering::SeqCst) > 0)?;
     ok(sys::destroy(managed.manager), "the manager ends")?;
     let end = wait_end(77)?;
     equal((end[0], end[2]), (MANAGER_GONE, managed.page(2)), "reason and address")?;
@@ -326,6 +341,35 @@ fn restarted() -> Outcome {
     equal((end[0], end[2]), (EXIT, 0x77), "the next one")?;
     managed.end()?;
     ok(sys::destroy(manager), "destroy")
+}
+
+/// Threads fault before and after the end of their manager, on its processor and on another one; all
+/// go on when there is a new one, and those who come after that know nothing of it.
+fn awaited() -> Outcome {
+    for mode in [LOOP, PUT_OFF] {
+        let managed = managed(mode)?;
+        ok(sys::fault_limit(NONE, 20_000_000), "limit")?;
+        managed.victim(0, 2, 78)?;
+        managed.victim(0, 3, 78)?;
+        ok(sys::wait(in_milliseconds(20)), "let them fault")?;
+        holds(ASKED.load(Ordering::SeqCst) > 0, "the manager was asked")?;
+        ok(sys::destroy(managed.manager), "the manager ends")?;
+        managed.victim(0, 4, 78)?;
+        managed.victim(cpus() as u32 - 1, 5, 78)?;
+        let nobody = ok(sys::wait(in_milliseconds(20)), "wait")?;
+        equal(nobody.0, Event::Timeout, "they wait")?;
+        let (manager, door) = good()?;
+        ok(sys::create_sc(selector(), manager, ABOVE, QUANTUM), "time")?;
+        ok(sys::region_manager(NONE, managed.bind.base, LENGTH, door, 1), "another manager")?;
+        for _ in 0..4 {
+            let end = wait_end(78)?;
+            equal((end[0], end[2]), (EXIT, 0x77), "each goes on")?;
+        }
+        equal(faults::asked(), 4, "questions to the new one")?;
+        managed.end()?;
+        ok(sys::destroy(manager), "destroy")?;
+    }
+    Ok(())
 }
 
 fn malformed() -> Outcome {

@@ -23,7 +23,7 @@ pub const TESTS: &[Test] = &[
     ("vCPU: a manager that does not answer, and another one", late_manager),
 ];
 
-fn available() -> bool {
+pub fn available() -> bool {
     words_at(BootInfo::ADDRESS, PAGE).get(offset_of!(BootInfo, svm) as u64) == 1
 }
 

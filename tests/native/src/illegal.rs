@@ -1,6 +1,12 @@
 //! What programs must not do: each function is the body of a thread that the kernel must end. Also
 //! code that is copied into other spaces.
+pub mod privileged;
+
+use crate::env::Body;
 use core::arch::{asm, global_asm};
+
+/// Exit code of an act that had no effect.
+pub const NO_EFFECT: u64 = 0x55;
 
 macro_rules! offenders {
     ($($(#[$doc:meta])* $name:ident: $($line:literal),+;)*) => {
@@ -18,68 +24,32 @@ macro_rules! offenders {
 offenders! {
     /// Divides by zero.
     divide: "xor ecx, ecx", "xor edx, edx", "div ecx";
+    /// Divides by so little that the quotient does not fit.
+    divide_too_much: "mov edx, 5", "xor eax, eax", "mov ecx, 2", "div ecx";
     /// Stops the processor.
     halt: "hlt";
-    /// Turns interrupts off.
-    disable_interrupts: "cli";
-    /// Reads a port.
-    read_port: "in al, 0x60";
-    /// Writes a port.
-    write_port: "out 0xf4, al";
-    /// Loads a page-table root.
-    load_root: "xor eax, eax", "mov cr3, rax";
-    /// Reads a control register.
-    read_control: "mov rax, cr0";
-    /// Writes a model-specific register.
-    write_register: "mov ecx, 0xc0000080", "xor eax, eax", "xor edx, edx", "wrmsr";
-    /// Loads an interrupt table.
-    load_table: "sub rsp, 16", "lidt [rsp]";
-    /// Loads a descriptor table.
-    load_descriptors: "sub rsp, 16", "lgdt [rsp]";
-    /// Loads the task register.
-    load_task: "mov eax, 0x28", "ltr ax";
-    /// Turns interrupts on.
-    enable_interrupts: "sti";
-    /// Reads a model-specific register.
-    read_register: "mov ecx, 0xc0000080", "rdmsr";
-    /// Swaps the kernel's base of GS in.
-    swap_base: "swapgs";
-    /// Returns to user mode as the kernel does.
-    return_to_user: "sysretq";
-    /// Throws a translation away.
-    forget_page: "invlpg [rsp]";
-    /// Empties the caches.
-    flush_caches: "wbinvd";
-    /// Clears the flag of a task switch.
-    clear_task_switched: "clts";
-    /// Writes a debug register.
-    write_debug: "xor eax, eax", "mov dr7, rax";
     /// Executes an undefined instruction.
     undefined: "ud2";
-    /// Raises a software interrupt.
-    software_interrupt: "int 0x80";
-    /// Calls the page-fault handler by hand.
-    fake_fault: "int 14";
     /// Hits a breakpoint.
     breakpoint: "int3";
     /// Uses SSE.
     sse: "movaps xmm0, xmm1";
     /// Uses the FPU.
     floating_point: "fld1";
-    /// Enters by SYSENTER.
-    sysenter: "sysenter";
-    /// Runs a guest of its own.
-    run_guest: "xor eax, eax", "vmrun rax";
-    /// Calls a hypervisor.
-    hypercall: "vmmcall";
-    /// Returns to the kernel's code segment.
-    fake_return: "push 0x10", "push rsp", "pushfq", "push 0x08", "lea rax, [rip]", "push rax", "iretq";
-    /// Loads the kernel's data segment.
-    kernel_segment: "mov eax, 0x10", "mov ss, eax";
-    /// Jumps to an address that is not canonical.
-    jump_nowhere: "mov rax, 0x8000000000000000", "jmp rax";
-    /// Jumps into the kernel.
-    jump_kernel: "mov rax, 0xffffffff80101000", "jmp rax";
+    /// Uses MMX.
+    multimedia: "movq mm0, mm1";
+    /// Clears the interrupt flag and sets the privilege of port access; exits when neither was done.
+    flags: "pushfq", "or qword ptr [rsp], 0x3000", "and qword ptr [rsp], ~0x200", "popfq", "pushfq", "pop rax", "and eax, 0x3200", "cmp eax, 0x200", "jne 2f", "mov eax, 6", "mov edi, 0x55", "syscall", "2:";
+    /// Counts, for ever: at its argument, two instructions a turn.
+    turns: "2:", "inc dword ptr [rdi]", "jmp 2b";
+    /// Does nothing, for ever.
+    spin: "2:", "jmp 2b";
+    /// Makes the cheapest call for ever.
+    call_for_ever: "2:", "xor eax, eax", "syscall", "jmp 2b";
+    /// Yields for ever.
+    yield_for_ever: "2:", "mov eax, 5", "syscall", "jmp 2b";
+    /// Makes calls that there are not, for ever.
+    bad_call_for_ever: "2:", "mov eax, 0x7fffffff", "syscall", "jmp 2b";
     /// Jumps to its argument.
     jump: "jmp rdi";
     /// Reads at its argument.
@@ -149,6 +119,14 @@ global_asm!(
     "    jmp blob_copier",
     ".code64",
     "blob_copier_end:",
+    ".global blob_turns",
+    ".global blob_turns_end",
+    ".code16",
+    "blob_turns:",
+    "    inc dword ptr [0x2000]",
+    "    jmp blob_turns",
+    ".code64",
+    "blob_turns_end:",
     ".text",
 );
 
@@ -161,6 +139,8 @@ unsafe extern "C" {
     static blob_guest_end: u8;
     static blob_copier: u8;
     static blob_copier_end: u8;
+    static blob_turns: u8;
+    static blob_turns_end: u8;
 }
 
 /// Code for other spaces.
@@ -174,6 +154,8 @@ pub enum Blob {
     Guest,
     /// A real-mode guest that copies a word from 0x3000 to 0x2000 for ever, and counts at 0x2002.
     Copier,
+    /// A real-mode guest that counts at 0x2000, two instructions a turn, as [`turns`] does.
+    Turns,
 }
 
 impl Blob {
@@ -184,6 +166,7 @@ impl Blob {
             Blob::Spinner => (&raw const blob_spinner, &raw const blob_spinner_end),
             Blob::Guest => (&raw const blob_guest, &raw const blob_guest_end),
             Blob::Copier => (&raw const blob_copier, &raw const blob_copier_end),
+            Blob::Turns => (&raw const blob_turns, &raw const blob_turns_end),
         };
         // SAFETY: the two labels enclose constant bytes of this program.
         unsafe { core::slice::from_raw_parts(start, end.addr() - start.addr()) }

@@ -7,29 +7,30 @@
 
 extern crate alloc;
 
+mod acts;
 mod calls;
+mod changing;
 mod ends;
 mod failing;
 mod faults;
 mod guest;
 mod guests;
-#[allow(unsafe_code)]
-mod illegal;
 mod ipc;
 mod memory;
-mod offences;
+mod processes;
 mod programs;
 mod put_off;
 mod regions;
 mod several;
 mod sharing;
+mod spaces;
 mod stress;
 mod system;
 mod windows;
 
 use alloc::string::String;
 use env::{SYSTEM, prepare};
-use native_tests::env;
+use native_tests::{env, illegal};
 
 rt::entry!(main);
 
@@ -41,7 +42,7 @@ type Test = (&'static str, fn() -> Outcome);
 fn main(_thread: u64) -> ! {
     prepare();
     let (mut passed, mut failed) = (0u64, 0u64);
-    let groups: [&[Test]; 17] = [
+    let groups: [&[Test]; 20] = [
         calls::TESTS,
         memory::TESTS,
         ipc::TESTS,
@@ -50,14 +51,17 @@ fn main(_thread: u64) -> ! {
         failing::TESTS,
         windows::TESTS,
         regions::TESTS,
+        spaces::TESTS,
         programs::TESTS,
         ends::TESTS,
+        processes::TESTS,
         several::TESTS,
         system::TESTS,
         sharing::TESTS,
-        offences::TESTS,
+        acts::TESTS,
         guest::TESTS,
         guests::TESTS,
+        changing::TESTS,
         stress::TESTS,
     ];
     let only = env::word("only");

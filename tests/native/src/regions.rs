@@ -19,8 +19,10 @@ pub const TESTS: &[Test] = &[
 
 const LENGTH: u64 = 8 * PAGE;
 
-fn find(base: u64) -> Option<(u64, u64, MemRights, u64)> {
-    (0..).map_while(|n| sys::region_list(n).ok()).find(|region| region.0 == base)
+/// The region that begins at an address: base, length, rights, tag.
+pub fn find(base: u64) -> Option<(u64, u64, MemRights, u64)> {
+    let region = rt::regions::of(NONE).find(|region| region.base.0 == base)?;
+    Some((region.base.0, region.length, region.rights, region.tag))
 }
 
 /// A region of a manager that maps page by page.
@@ -112,11 +114,19 @@ fn rights() -> Outcome {
     ok(sys::destroy(handler), "destroy")
 }
 
-/// What the manager does before its first answer: 1 split, 2 move, 3 unbind; and the region.
+/// What the manager does before its first answer: 1 split, 2 move, 3 unbind, 4 bind anew, 5 take the right
+/// to write; and the region, and its portal.
 static MEDDLE: AtomicU64 = AtomicU64::new(0);
 static BASE: AtomicU64 = AtomicU64::new(0);
+static DOOR: AtomicU64 = AtomicU64::new(0);
 static MEMORY: AtomicU64 = AtomicU64::new(0);
 static QUESTIONS: AtomicU64 = AtomicU64::new(0);
+
+/// The region that is changed.
+fn meddled(base: u64) -> Bind {
+    let portal = Selector(DOOR.load(Ordering::SeqCst) as u32);
+    Bind { base, portal, ..pinned(LENGTH, READ_WRITE) }
+}
 
 /// A manager that changes the region under the fault that it serves.
 extern "C" fn meddler(_: u64) -> ! {
@@ -130,6 +140,10 @@ extern "C" fn meddler(_: u64) -> ! {
             1 => sys::region_split(NONE, base, LENGTH, base + 4 * PAGE, 4 * PAGE),
             2 => sys::region_move(NONE, base, LENGTH, base + PAGE),
             3 => sys::region_unbind(NONE, base, LENGTH),
+            // Another one in the same place, with the same manager.
+            4 => sys::region_unbind(NONE, base, LENGTH)
+                .and_then(|()| sys::region_bind(Bind { tag: PAGE, ..meddled(base) })),
+            5 => sys::region_rights(NONE, base, LENGTH, MemRights::READ),
             _ => Ok(()),
         };
         // The tag is the offset of the region's first byte.
@@ -147,12 +161,14 @@ extern "C" fn meddler(_: u64) -> ! {
 
 fn in_flight() -> Outcome {
     // What is done, how the thread ends that touches page 5, and how often the manager is asked.
-    let cases = [(0, EXIT, 1), (1, EXIT, 2), (2, EXIT, 2), (3, REFUSED, 1)];
+    let cases =
+        [(0, EXIT, 1), (1, EXIT, 2), (2, EXIT, 2), (3, REFUSED, 1), (4, EXIT, 2), (5, FAULT, 1)];
     for (meddle, end, questions) in cases {
         let handler = thread(0, meddler, 0)?;
-        let bind = Bind { portal: portal(handler, 6)?, ..pinned(LENGTH, READ_WRITE) };
+        DOOR.store(u64::from(portal(handler, 6)?.0), Ordering::SeqCst);
+        let bind = meddled(address(LENGTH));
         ok(sys::region_bind(bind), "bind")?;
-        let memory = ram(LENGTH);
+        let memory = ram(LENGTH + PAGE);
         MEMORY.store(memory, Ordering::SeqCst);
         BASE.store(bind.base, Ordering::SeqCst);
         MEDDLE.store(meddle, Ordering::SeqCst);
@@ -160,7 +176,13 @@ fn in_flight() -> Outcome {
         equal(access(toucher, bind.base + 5 * PAGE)?, end, "end of the thread")?;
         equal(QUESTIONS.load(Ordering::SeqCst), questions, "questions")?;
         // The page that was written is the right one, at its new offset where it was moved.
-        let (view, page) = (pinned(PAGE, READ_WRITE), if meddle == 2 { 4 } else { 5 });
+        let page = match meddle {
+            2 => 4,
+            // The new tag is one page further.
+            4 => 6,
+            _ => 5,
+        };
+        let view = pinned(PAGE, READ_WRITE);
         ok(sys::region_bind(view), "bind")?;
         ok(sys::map(SPACE, view.base, RAM, memory + page * PAGE, PAGE, READ_WRITE), "map")?;
         if end == EXIT {

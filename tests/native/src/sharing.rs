@@ -1,8 +1,11 @@
 //! Who gets how much of a processor. Only where each instruction is a tick of the clock (`counted=1` on the
 //! command line): elsewhere the host decides when a quantum is over.
 use crate::env::{
-    BELOW, Body, QUANTUM, boot_info, holds, in_milliseconds, ok, portal, selector, thread, word,
+    BELOW, Body, PAGE, QUANTUM, Words, boot_info, holds, in_milliseconds, ok, portal, selector,
+    thread, window, word, words_at,
 };
+use crate::guests::Running;
+use crate::illegal::{self, Blob};
 use crate::{Outcome, Test};
 use abi::{Event, NO_DEADLINE, Selector};
 use alloc::string::String;
@@ -13,20 +16,22 @@ pub const TESTS: &[Test] = &[
     ("sharing: equal spinners get equal parts", spinners),
     ("sharing: a server works on its caller's time", donation),
     ("sharing: nobody of one priority starves", crowd),
+    ("sharing: a virtual machine and a program get equal parts", guest),
     ("sharing: a higher priority goes first", priorities),
 ];
 
-/// How long each test lasts, in milliseconds, and quanta in microseconds.
-const TIME: u64 = 300;
+/// Quanta in microseconds. A quantum of a virtual machine begins and ends with the switch to it.
 const SHORT: u64 = 1000;
+const LONG: u64 = 10_000;
 const _: () = assert!(SHORT < QUANTUM);
 
 /// Most threads of a test.
 const MOST: usize = 8;
 static COUNTS: [AtomicU64; MOST] = [const { AtomicU64::new(0) }; MOST];
 
-fn counted() -> bool {
-    word("counted").is_some()
+/// How long each test lasts, in milliseconds of the machine's clock; `None` where that is not by counting.
+fn counted() -> Option<u64> {
+    word("counted")?.parse().ok()
 }
 
 fn count(number: u64) {
@@ -54,13 +59,18 @@ extern "C" fn spinner(number: u64) -> ! {
     }
 }
 
-/// Lets the threads run for a while, ends them, and tells how far each got.
-fn race(threads: &[Selector]) -> Result<[u64; MOST], String> {
-    let before = counts();
-    let end = in_milliseconds(TIME);
+/// Lets others run for as long as a test lasts.
+fn watch() {
+    let end = in_milliseconds(counted().unwrap_or(0));
     while rt::time::now().0 < end {
         let _ = sys::wait(end);
     }
+}
+
+/// Lets the threads run for a while, ends them, and tells how far each got.
+fn race(threads: &[Selector]) -> Result<[u64; MOST], String> {
+    let before = counts();
+    watch();
     let after = counts();
     for thread in threads {
         ok(sys::destroy(*thread), "destroy")?;
@@ -81,13 +91,38 @@ fn alike(a: u64, b: u64) -> bool {
 }
 
 fn spinners() -> Outcome {
-    if !counted() {
+    if counted().is_none() {
         return Ok(());
     }
     let threads = [racer(spinner, 0, BELOW)?, racer(spinner, 1, BELOW)?];
     let [a, b, ..] = race(&threads)?;
     rt::log!("shares {a} {b}, {} ticks a millisecond", boot_info().1);
     holds(a > 0 && alike(a, b), "equal parts")
+}
+
+fn guest() -> Outcome {
+    if counted().is_none() {
+        return Ok(());
+    }
+    let Some(machine) = Running::with(Blob::Turns, 0, 2)? else { return Ok(()) };
+    machine.prepare()?;
+    let (turns, _) = window(PAGE)?;
+    let spinner = thread(0, illegal::turns, turns)?;
+    for racer in [machine.vcpu, spinner] {
+        ok(sys::create_sc(selector(), racer, BELOW, LONG), "time")?;
+    }
+    let count = |words: Words| words.get(0) & u64::from(u32::MAX);
+    let native = words_at(turns, PAGE);
+    // Its monitor starts it first. Waiting is done at once: looking often would take all the time there is.
+    ok(sys::wait(in_milliseconds(100)), "let both begin")?;
+    holds(count(native) > 0 && count(machine.result()) > 0, "both have begun")?;
+    let before = [count(machine.result()), count(native)];
+    watch();
+    let [inside, outside] = [count(machine.result()) - before[0], count(native) - before[1]];
+    rt::log!("shares {inside} (virtual machine) {outside}");
+    ok(sys::destroy(spinner), "destroy")?;
+    machine.end()?;
+    holds(inside > 0 && alike(inside, outside), "equal parts")
 }
 
 extern "C" fn worker(_: u64) -> ! {
@@ -107,7 +142,7 @@ extern "C" fn client(door: u64) -> ! {
 }
 
 fn donation() -> Outcome {
-    if !counted() {
+    if counted().is_none() {
         return Ok(());
     }
     // The server has no time of its own.
@@ -120,19 +155,19 @@ fn donation() -> Outcome {
 }
 
 fn crowd() -> Outcome {
-    if !counted() {
+    if counted().is_none() {
         return Ok(());
     }
     let racers = (0..MOST as u64).map(|n| racer(spinner, n, BELOW));
     let threads = racers.collect::<Result<alloc::vec::Vec<_>, _>>()?;
     let all = race(&threads)?;
     let mean = all.iter().sum::<u64>() / MOST as u64;
-    // Some have had a turn more than others.
-    holds(all.iter().all(|n| *n > mean * 9 / 10 && *n < mean * 11 / 10), "nobody starves")
+    rt::log!("shares {all:?}");
+    holds(all.iter().all(|n| alike(*n, mean)), "nobody starves")
 }
 
 fn priorities() -> Outcome {
-    if !counted() {
+    if counted().is_none() {
         return Ok(());
     }
     let threads = [racer(spinner, 0, BELOW)?, racer(spinner, 1, BELOW - 1)?];

@@ -33,10 +33,12 @@ static REGION_LENGTH: AtomicU64 = AtomicU64::new(0);
 static CALLS: AtomicU64 = AtomicU64::new(0);
 static TOUCHES: AtomicU64 = AtomicU64::new(0);
 
-struct Random(u64);
+/// Numbers from a seed.
+pub struct Random(pub u64);
 
 impl Random {
-    fn below(&mut self, limit: u64) -> u64 {
+    /// The next one below a limit.
+    pub fn below(&mut self, limit: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -73,7 +75,7 @@ extern "C" fn toucher(seed: u64) -> ! {
 }
 
 /// A thread on one of a fixed set of stacks.
-struct Helper {
+pub struct Helper {
     stack: u64,
     slot: Selector,
     sc: Selector,
@@ -81,12 +83,14 @@ struct Helper {
 }
 
 impl Helper {
-    fn new() -> Self {
+    /// None yet.
+    pub fn new() -> Self {
         let stack = alloc::vec![0u64; STACK / 8].leak();
         Self { stack: stack.as_ptr().addr() as u64, slot: selector(), sc: selector(), lives: false }
     }
 
-    fn start(&mut self, body: Body, cpu: u32, argument: u64, priority: Option<u8>) -> Outcome {
+    /// Starts it, with time of its own where a priority is given.
+    pub fn start(&mut self, body: Body, cpu: u32, argument: u64, priority: Option<u8>) -> Outcome {
         let to = self.slot;
         let top = self.stack + STACK as u64 - 16;
         let args = ThreadArgs { entry: body as *const () as u64, stack: top, argument };
@@ -98,7 +102,13 @@ impl Helper {
         Ok(())
     }
 
-    fn end(&mut self) {
+    /// The selector of the thread.
+    pub fn slot(&self) -> Selector {
+        self.slot
+    }
+
+    /// Ends it, if it lives.
+    pub fn end(&mut self) {
         if core::mem::take(&mut self.lives) {
             let _ = sys::destroy(self.slot);
             let _ = sys::cap_drop(NONE, self.slot);

@@ -17,6 +17,8 @@ pub const TESTS: &[Test] = &[
     ("window: changed and removed while in use", changed),
     ("window: its region goes", gone),
     ("window: large pages", large),
+    ("window: its region is divided and moved", divided),
+    ("window: what it lies in is divided and moved", carried),
     ("window: revoked under a running thread", revoked),
     ("window: agrees with a model", model),
 ];
@@ -245,6 +247,74 @@ fn large() -> Outcome {
     setup.clear(3)?;
     setup.word(3);
     equal((asked(), setup.word(511), setup.word(0)), (1, 512, 1), "the rest")?;
+    setup.end()
+}
+
+/// The first word of a page.
+fn first_word(at: u64) -> u64 {
+    words_at(at, PAGE).get(0)
+}
+
+/// All pages in the window, and pages in the region that came through it.
+fn filled() -> Result<Setup, String> {
+    let setup = Setup::new(LENGTH, READ_WRITE)?;
+    for page in 0..16 {
+        mark(setup.memory + page * PAGE, 100 + page)?;
+        mark(setup.own + page * PAGE, 200 + page)?;
+        setup.fill(page, setup.memory + page * PAGE, READ_WRITE)?;
+    }
+    ok(setup.show(setup.window.base), "window")?;
+    equal((setup.word(1), setup.word(12), asked()), (101, 112, 0), "before")?;
+    Ok(setup)
+}
+
+fn divided() -> Outcome {
+    let setup = filled()?;
+    let (base, half) = (setup.region.base, LENGTH / 2);
+    let page = |n| first_word(base + n * PAGE);
+    ok(sys::region_split(NONE, base, LENGTH, base + half, 7), "split")?;
+    equal((page(2), page(9), page(12)), (102, 109, 112), "both parts")?;
+    let to = address(half);
+    ok(sys::region_move(NONE, base + half, half, to), "move the upper part")?;
+    let moved = |n: u64| first_word(to + (n - 8) * PAGE);
+    equal((moved(9), moved(15), asked()), (109, 115, 0), "at its new place")?;
+    // What the manager loses, both lose.
+    setup.clear(2)?;
+    setup.clear(9)?;
+    equal((page(2), moved(9), asked()), (202, 201, 2), "what the manager says instead")?;
+    equal((page(3), moved(15), asked()), (103, 115, 2), "what it has not lost")?;
+    ok(sys::region_window(NONE, to, half, 0), "no window for the upper part")?;
+    equal((page(3), moved(15), asked()), (103, 207, 3), "the lower one has its own")?;
+    ok(sys::region_unbind(SPACE, to, half), "unbind the upper part")?;
+    ok(sys::region_unbind(SPACE, base, half), "unbind the lower part")?;
+    ok(sys::region_unbind(SPACE, setup.window.base, LENGTH), "unbind")?;
+    ok(sys::destroy(setup.handler), "destroy")
+}
+
+fn carried() -> Outcome {
+    let setup = filled()?;
+    let (at, to) = (setup.window.base, address(LENGTH));
+    // It moves with what it lies in: by a page, and far away.
+    for (from, to) in [(at, at + PAGE), (at + PAGE, to)] {
+        ok(sys::region_move(NONE, from, LENGTH, to), "move")?;
+        equal((setup.word(0), asked()), (200, asked()), "nothing is mapped there")?;
+        let asked_before = asked();
+        ok(sys::map(SPACE, to, RAM, setup.memory, LENGTH, READ_WRITE), "map again")?;
+        ok(sys::unmap(SPACE, setup.region.base, PAGE), "unmap in the region")?;
+        equal((setup.word(0), setup.word(9)), (100, 109), "through the window")?;
+        equal(asked(), asked_before, "questions")?;
+    }
+    // It stays where that is divided, and what either part loses, the region loses.
+    let half = LENGTH / 2;
+    ok(sys::region_split(NONE, to, LENGTH, to + half, 0), "split")?;
+    equal((setup.word(3), setup.word(13), asked()), (103, 113, 2), "both halves")?;
+    ok(sys::unmap(SPACE, to + half, half), "unmap in the upper half")?;
+    equal((setup.word(3), setup.word(13), asked()), (103, 213, 3), "the upper half's")?;
+    // When a part moves, or goes, the whole window goes, with what came through it.
+    ok(sys::region_move(NONE, to + half, half, at), "move the upper half")?;
+    equal((setup.word(3), asked()), (203, 4), "no window, and nothing that came through it")?;
+    ok(sys::region_unbind(SPACE, to, half), "unbind the lower half")?;
+    ok(sys::region_unbind(SPACE, at, half), "unbind the upper half")?;
     setup.end()
 }
 

@@ -11,6 +11,7 @@ pub fn run() -> Result<()> {
     let report = kernel_test::run(&Cache::open()?, &repository, kernel_test::TESTS)?;
     println!("{}", report.log.trim_end());
     ensure!(report.passed, "{}", report.why);
+    crate::illegal_acts::check(&repository, &report.log)?;
     let _ = Command::new("true").status().context("processes can be started")?;
     Ok(())
 }

@@ -11,6 +11,7 @@ mod forms;
 mod four_at_once;
 mod guest_panics;
 mod identity;
+mod illegal_acts;
 mod interrupted;
 mod kernel;
 mod kernel_costs;
@@ -20,7 +21,9 @@ mod killed_service_vm;
 mod listening;
 mod listening_in_both;
 mod load;
+mod managers;
 mod policy;
+mod processes;
 mod programs;
 mod real_apache;
 mod real_git;
@@ -54,6 +57,8 @@ type Scenario = (&'static str, fn() -> anyhow::Result<()>);
 /// All that end within a minute or two.
 const SCENARIOS: &[Scenario] = &[
     ("kernel", kernel::run),
+    ("managers", managers::run),
+    ("managers_under_machines", managers::under_machines),
     ("costs_in_instructions", kernel_costs::run),
     ("bad_input_unknown_package", bad_input::unknown_package),
     ("bad_input_unknown_program", bad_input::unknown_program),
@@ -64,6 +69,7 @@ const SCENARIOS: &[Scenario] = &[
     ("bad_input_damaged_archive", bad_input::damaged_archive),
     ("bad_input_never_boots", bad_input::never_boots),
     ("doctor", doctor::run),
+    ("processes", processes::run),
     ("sharing", sharing::run),
     ("timeline", timeline::run),
     ("demo", demo::run),

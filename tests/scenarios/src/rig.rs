@@ -1,13 +1,14 @@
 //! What scenarios have in common.
 use anyhow::{Context, Result, bail, ensure};
 use hostlink::relay::Stats;
+use std::io::Cursor;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trapline::cache::Cache;
 use trapline::launch::{self, Images, Options};
-use trapline::machine::session::Outcome;
+use trapline::machine::session::{Kept, Outcome, command};
 use trapline::machine::{Machine, Note, Vm};
 use trapline::parts::Repository;
 use trapline::progress::Progress;
@@ -63,6 +64,16 @@ impl Rig {
     /// Runs a script in the compute VM that must succeed; its standard output.
     pub fn succeed(&self, script: &str) -> Result<String> {
         succeeded(script, &self.compute(script)?)
+    }
+
+    /// Makes an executable file in the compute VM.
+    pub fn put(&self, bytes: &[u8], place: &str) -> Result<()> {
+        let write = format!("cat > {place} && chmod 755 {place}");
+        let mut session = self.machine.exec(Vm::Compute, command(["sh", "-c", &write]))?;
+        session.feed(Cursor::new(bytes.to_vec()))?;
+        let status = session.wait(&self.machine, &mut Kept::default(), Some(LIMIT))?;
+        ensure!(status == Some(0), "{place} could not be written: {status:?}");
+        Ok(())
     }
 
     /// Waits until the relay's counters satisfy a condition.

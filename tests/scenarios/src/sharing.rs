@@ -1,4 +1,5 @@
-//! Who gets how much of a processor: the kernel's tests of it, where each instruction is a tick of the clock.
+//! Who gets how much of a processor, programs and a virtual machine: the kernel's tests of it, ten seconds each by the
+//! clock of a machine on which every instruction takes 64 ns. So it is the same on every host, and ten seconds take one.
 use anyhow::{Result, ensure};
 use trapline::cache::Cache;
 use trapline::machine::kernel_test;
@@ -13,6 +14,6 @@ pub fn run() -> Result<()> {
     println!("{}", report.log.trim_end());
     ensure!(report.passed, "{}", report.why);
     // Each test compared what it counted.
-    ensure!(report.log.matches("shares ").count() >= 2, "nothing was counted");
+    ensure!(report.log.matches("shares ").count() >= 4, "nothing was counted");
     Ok(())
 }

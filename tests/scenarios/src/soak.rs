@@ -6,6 +6,7 @@ use crate::rig::Rig;
 use crate::served::Served;
 use crate::{load, real_git, real_nginx, real_redis, real_ssh};
 use anyhow::{Context, Result, ensure};
+use hostlink::memory::Kernel;
 use hostlink::relay::Stats;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -46,9 +47,10 @@ fn soak(time: Duration) -> Result<()> {
     let soak = Soak::start()?;
     // The first round fills caches and pools.
     (0..JOBS.len()).try_for_each(|number| soak.job(number, 0))?;
-    let before = soak.idle()?;
+    let (before, kernel) = (soak.idle()?, soak.rig().machine.memory()?.kernel);
     let jobs = soak.work_until(Instant::now() + time)?;
     let after = as_before(soak.rig(), &before)?;
+    soak.kernel_as_before(&kernel)?;
     let calls = after.calls_remote - before.calls_remote;
     println!(
         "{jobs} jobs, {calls} remote calls, heap {} before, {} after",
@@ -107,6 +109,7 @@ impl Soak {
             Ok(())
         };
         std::thread::scope(|scope| {
+            scope.spawn(|| self.tell_until(end, &next, &failed));
             let start = |number| scope.spawn(move || work(number));
             let threads: Vec<_> = (0..AT_ONCE).map(start).collect();
             threads.into_iter().try_for_each(|thread| {
@@ -116,12 +119,39 @@ impl Soak {
         Ok(next.load(Ordering::Relaxed))
     }
 
+    /// Says every minute how far it is, so that growth has a curve and not just two points.
+    fn tell_until(&self, end: Instant, next: &AtomicUsize, failed: &AtomicBool) {
+        let start = Instant::now();
+        let mut told = 0;
+        while Instant::now() < end && !failed.load(Ordering::Relaxed) {
+            std::thread::sleep(Duration::from_secs(1));
+            let minute = start.elapsed().as_secs() / 60;
+            if minute > told
+                && let Ok(stats) = self.rig().machine.stats()
+            {
+                told = minute;
+                let jobs = next.load(Ordering::Relaxed);
+                println!("minute {minute}: {jobs} jobs begun, {stats:?}");
+            }
+        }
+    }
+
     /// The machine when nothing but the servers is left.
     fn idle(&self) -> Result<Stats> {
         self.rig().wait_for_stats("something is left", |s| s.processes == SERVERS)?;
         // Connections end on their own time on the other side.
         std::thread::sleep(Duration::from_secs(1));
         self.rig().machine.stats()
+    }
+
+    /// The kernel has no more objects than before. Its memory may grow by nested tables of memory that
+    /// the VMs had not touched yet, so it is only told.
+    fn kernel_as_before(&self, before: &Kernel) -> Result<()> {
+        let after = self.rig().machine.memory()?.kernel;
+        println!("the kernel before: {before:?}; after: {after:?}");
+        ensure!(after.objects <= before.objects, "objects of the kernel are left");
+        ensure!(after.faults_late == before.faults_late, "faults were not resolved in time");
+        Ok(())
     }
 
     fn curl(&self, thread: usize) -> Result<()> {

@@ -30,7 +30,7 @@ fn boot(sizes: &Sizes) -> Result<Rig> {
 
 /// What the manager of the compute VM's memory says.
 fn ledger(rig: &Rig) -> Result<Entry> {
-    let entries = rig.machine.memory()?;
+    let entries = rig.machine.memory()?.entries;
     let found = entries.into_iter().find(|e| (&*e.manager, &*e.object) == ("swap", "ram-compute"));
     found.context("the swapping manager tells nothing")
 }

@@ -1,9 +1,13 @@
 //! Calls, portals, switches, programs.
 use crate::Outcome;
-use crate::child::{Child, DOOR, Image, caller, echo, yielder};
+use crate::child::{Child, Image, echo, yielder};
 use crate::meter::measure;
-use abi::{NO_DEADLINE, ObjRights};
-use native_tests::env::{NONE, QUANTUM, THREAD, ok, portal, selector, thread};
+use abi::{EndCause, NO_DEADLINE};
+use alloc::format;
+use native_tests::child::EACH;
+use native_tests::env::{NONE, QUANTUM, SPACE, ok, portal, selector, thread};
+use native_tests::nursery;
+use rt::process::{Processes, Start};
 use rt::sys;
 
 /// Priority of this thread.
@@ -31,7 +35,7 @@ pub fn run() -> Outcome {
     });
     child.end();
     switches(&image)?;
-    creation(&image)
+    creation()
 }
 
 /// Two threads that yield to each other: half of a round is a switch.
@@ -56,24 +60,24 @@ fn pair(form: &str) {
     crate::meter::report("context switch (yield)", form, &start.end(), 2 * rounds);
 }
 
-/// A program is made, makes its first call, exits, and is taken apart.
-fn creation(image: &Image) -> Outcome {
-    let child = Child::new(image, caller, 0)?;
-    child.end();
-    let (own, time) = (portal(THREAD, 8)?, selector());
+/// A process is made from its file with arguments, exits, and is taken apart.
+fn creation() -> Outcome {
+    let (files, archive) = nursery::files()?;
+    let (means, memory) = nursery::means(EACH, 1)?;
+    let file = files.find("native-child").map_err(|e| format!("{e}"))?;
+    let mut processes = Processes::new(means);
+    let start = Start { name: "child", arguments: &["exit", "7"], ..Start::SMALL };
     let mut failed = None;
-    measure("process creation, first call, exit, end", "direct", 20, |_| {
-        let step = || {
-            child.again(image, caller, 0)?;
-            sys::cap_copy(own, child.space, DOOR, ObjRights::USE.bits())?;
-            child.start(time, EQUAL + 1)?;
-            sys::wait(NO_DEADLINE)?;
-            // The caller exits before this returns: it has the higher priority.
-            sys::reply_wait(0, [0; 8], 0)?;
-            sys::cap_drop(NONE, time)
-        };
-        failed = step().err().or(failed);
-        child.end();
+    measure("process creation, exit, end", "ELF file", 20, |_| {
+        let started = processes.start(&file, &start);
+        let ended = started.and_then(|_| processes.wait(NO_DEADLINE));
+        match ended {
+            Ok(Some(ended)) if ended.end.cause == (EndCause::Exit { code: 7 }) => {}
+            other => failed = Some(format!("{other:?}")),
+        }
     });
-    ok(failed.map_or(Ok(()), Err), "creating programs")
+    for (base, length) in [archive, memory] {
+        ok(sys::region_unbind(SPACE, base, length), "unbind")?;
+    }
+    failed.map_or(Ok(()), Err)
 }

@@ -29,8 +29,6 @@ const QUOTA: u64 = 512 << 10;
 
 /// Selectors in the new space.
 pub const MEMORY: Selector = Selector(64);
-/// The portal that `caller` calls.
-pub const DOOR: Selector = Selector(65);
 /// The space in which a manager has regions.
 pub const CLIENT: Selector = Selector(66);
 /// Where a manager sees its memory.
@@ -43,9 +41,10 @@ fn pinned(space: Selector, base: u64, length: u64, rights: MemRights) -> Bind {
 impl Image {
     /// Copies it.
     pub fn copy() -> Result<Self, String> {
-        let regions: Vec<_> = (0..).map_while(|n| sys::region_list(n).ok()).collect();
-        let own = regions.into_iter().filter(|(base, ..)| IMAGE.contains(base));
-        own.map(|(base, length, rights, _)| {
+        let regions: Vec<_> = rt::regions::of(NONE).collect();
+        let own = regions.into_iter().filter(|region| IMAGE.contains(&region.base.0));
+        own.map(|region| {
+            let (base, length, rights) = (region.base.0, region.length, region.rights);
             let (offset, view) = (ram(length), pinned(SPACE, address(length), length, READ_WRITE));
             ok(sys::region_bind(view), "bind")?;
             ok(sys::map(SPACE, view.base, RAM, offset, length, READ_WRITE), "map")?;
@@ -79,11 +78,6 @@ impl Child {
         let child = Self { space: selector(), thread: selector(), stack: ram(STACK) };
         ok(child.fill(image, body, argument), "program")?;
         Ok(child)
-    }
-
-    /// Makes it once more in the same slots, after [`end`](Self::end).
-    pub fn again(&self, image: &Image, body: Body, argument: u64) -> Result<(), Error> {
-        self.fill(image, body, argument)
     }
 
     fn fill(&self, image: &Image, body: Body, argument: u64) -> Result<(), Error> {
@@ -141,12 +135,6 @@ pub extern "C" fn yielder(_: u64) -> ! {
     loop {
         sys::yield_now();
     }
-}
-
-/// Calls `DOOR` once, then exits.
-pub extern "C" fn caller(_: u64) -> ! {
-    let _ = sys::call(DOOR, [7; 8]);
-    sys::exit(0)
 }
 
 /// How the manager answers; the low bits of a region's tag. The rest of it is the offset, in the

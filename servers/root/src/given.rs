@@ -1,0 +1,153 @@
+//! What the root server put into a program's space, noted as it does so: a memory manager that is
+//! started again gets the same once more, and regions that it manages get its new portals.
+use crate::Failure;
+use crate::boot::Builder;
+use crate::window::pinned_in;
+use abi::{Error, MemRights, Selector};
+use alloc::vec::Vec;
+use rt::sys::{self, Bind};
+
+/// Memory that is mapped before the program starts.
+#[derive(Clone, Copy)]
+struct Pinned {
+    base: u64,
+    memory: Selector,
+    offset: u64,
+    length: u64,
+    rights: MemRights,
+}
+
+/// RAM that a program finds filled when it starts: from a file, and with zeros behind.
+#[derive(Clone, Copy)]
+pub struct Filled {
+    /// Offset in RAM.
+    pub at: u64,
+    /// Bytes.
+    pub length: u64,
+    /// Offset in the boot archive.
+    pub from: u64,
+    /// Bytes that come from there.
+    pub in_file: u64,
+}
+
+/// Everything.
+#[derive(Default)]
+pub struct Given {
+    pinned: Vec<Pinned>,
+    capabilities: Vec<(Selector, Selector, u64)>,
+    filled: Vec<Filled>,
+    /// Regions with a manager.
+    pub managed: Vec<Bind>,
+}
+
+impl Given {
+    /// Maps memory ahead of faults.
+    pub fn pinned(
+        &mut self,
+        space: Selector,
+        base: u64,
+        memory: Selector,
+        offset: u64,
+        length: u64,
+        rights: MemRights,
+    ) -> Result<(), Failure> {
+        self.pinned.push(Pinned { base, memory, offset, length, rights });
+        pinned_in(space, base, memory, offset, length, rights)
+    }
+
+    /// Copies a capability.
+    pub fn capability(
+        &mut self,
+        space: Selector,
+        from: Selector,
+        slot: Selector,
+        mask: u64,
+    ) -> Result<(), Error> {
+        self.capabilities.push((from, slot, mask));
+        sys::cap_copy(from, space, slot, mask)
+    }
+
+    /// Binds a region with a manager.
+    pub fn managed(&mut self, bind: Bind) -> Result<(), Error> {
+        self.managed.push(bind);
+        sys::region_bind(bind)
+    }
+
+    /// Gives an empty space all that its predecessor was given.
+    fn again(&self, space: Selector) -> Result<(), Failure> {
+        for p in &self.pinned {
+            pinned_in(space, p.base, p.memory, p.offset, p.length, p.rights)?;
+        }
+        for (from, slot, mask) in &self.capabilities {
+            sys::cap_copy(*from, space, *slot, *mask)
+                .map_err(Failure::kernel("a capability of a program that is started again"))?;
+        }
+        self.managed.iter().try_for_each(|bind| {
+            sys::region_bind(*bind)
+                .map_err(Failure::kernel("a region of a program that is started again"))
+        })
+    }
+}
+
+impl Builder {
+    /// Fills a program's memory.
+    pub fn fill(&mut self, n: usize, filled: Filled) -> Result<(), Failure> {
+        self.programs[n].given.filled.push(filled);
+        self.fill_again(&filled)
+    }
+
+    fn fill_again(&self, filled: &Filled) -> Result<(), Failure> {
+        let Filled { at, length, from, in_file } = *filled;
+        let view = &self.ram.view;
+        let zeros = length.saturating_sub(in_file);
+        let done = view.zero(at + in_file, zeros);
+        let done = done.and_then(|()| self.archive.copy_to(from, view, at, in_file));
+        done.map_err(|_| Failure("a program's data lie outside the archive".into()))
+    }
+
+    /// Makes program `n` anew, in place of the one that failed. It does not run yet.
+    pub fn make_again(&mut self, n: usize) -> Result<(), Failure> {
+        let program = &self.programs[n];
+        let space = program.space;
+        // It may be gone already.
+        let _ = sys::destroy(space);
+        let threads = program.threads.iter().flat_map(|t| [t.thread, t.context]);
+        for selector in threads.chain([space]) {
+            let _ = sys::cap_drop(Selector(0), selector);
+        }
+        self.create_threads(n)?;
+        let program = &self.programs[n];
+        program.given.filled.iter().try_for_each(|filled| self.fill_again(filled))?;
+        program.given.again(space)
+    }
+
+    /// Gives the regions that program `n` manages to its new threads; with `none`, to nobody.
+    pub fn manage_again(&mut self, n: usize, none: bool) -> Result<(), Failure> {
+        for door in self.doors.iter().filter(|door| door.program == n) {
+            let _ = sys::cap_drop(Selector(0), door.portal);
+            if !none {
+                sys::create_portal(door.portal, door.thread, door.badge)
+                    .map_err(Failure::kernel("portal of a manager that is started again"))?;
+            }
+        }
+        let programs = self.programs.iter().flat_map(|p| &p.given.managed);
+        for bind in programs.chain(&self.guests.managed) {
+            if self.manager(bind.portal) != Some(n) {
+                continue;
+            }
+            let portal = if none { Selector(0) } else { bind.portal };
+            let done = sys::region_manager(bind.space, bind.base, bind.length, portal, bind.tag);
+            match done {
+                // Spaces of programs that have ended.
+                Ok(()) | Err(Error::Gone | Error::BadCapability) => {}
+                Err(error) => return Err(Failure::kernel("a region's next manager")(error)),
+            }
+        }
+        Ok(())
+    }
+
+    /// The program behind a portal.
+    pub fn manager(&self, portal: Selector) -> Option<usize> {
+        self.doors.iter().find(|door| door.portal == portal).map(|door| door.program)
+    }
+}
