@@ -8,7 +8,7 @@ use std::path::Path;
 /// Options of `trapline fuzz`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
-    /// A target: wire, relay, delegate, policy, compiled-policy, virtio, apic, decode, archive, hostlink, linuxboot
+    /// A target: wire, relay, delegate, files, identity, policy, compiled-policy, virtio, apic, decode, archive, hostlink, linuxboot
     target: String,
     /// How long
     #[arg(long, default_value_t = 30)]
@@ -66,7 +66,7 @@ pub fn fuzz(arguments: &Arguments) -> Result<u8> {
 
 fn build(harness: &Path, target: &Path) -> Result<()> {
     let status = supervise::child("cargo")
-        .args(["build", "--release", "--target", TRIPLE])
+        .args(["build", "--locked", "--release", "--target", TRIPLE])
         .arg("--target-dir")
         .arg(target)
         .current_dir(harness)

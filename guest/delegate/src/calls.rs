@@ -4,6 +4,7 @@
 //! have become ready; in between its worker sleeps where it can be cancelled (`Door::wait`).
 
 mod epoll;
+mod events;
 mod files;
 mod patience;
 mod transfer;
@@ -125,6 +126,8 @@ impl<H: Hypervisor> Call<'_, H> {
             Request::PeerName { fd } => self.name(fd, socket::peer_name)?,
             Request::Ioctl { fd, command } => self.ioctl(fd, command)?,
             Request::Poll { count, wait } => self.poll(count, wait)?,
+            Request::Watch { fd, on } => self.watch(fd, on)?,
+            Request::Events => self.events()?,
             Request::Identity(whom) => self.act_as(&whom)?,
             Request::Fetch { pid, fd } => self.fetch(pid, fd)?,
             Request::Epoll(request) => self.epoll(request)?,

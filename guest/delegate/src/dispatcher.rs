@@ -18,6 +18,7 @@ const PERIOD: Duration = Duration::from_millis(50);
 
 fn prepare() -> io::Result<()> {
     guest_sys::fork::ignore_ends_of_children()?;
+    guest_sys::signals::hold_events()?;
     // Delegates whose parent has ended stay in this hierarchy.
     set_child_subreaper(Some(rustix::process::getpid()))?;
     let most = getrlimit(Resource::Nofile).maximum;

@@ -69,6 +69,9 @@ pub fn fetch(pid: i32, fd: i32) -> io::Result<OwnedFd> {
     use rustix::process::{Pid, PidfdFlags, PidfdGetfdFlags, pidfd_getfd, pidfd_open};
     let pid = if pid == 0 { DISPATCHER.load(Ordering::Relaxed) } else { pid };
     let pid = (pid > 0).then(|| Pid::from_raw(pid)).flatten().ok_or(io::ErrorKind::InvalidInput)?;
+    if fd < 0 {
+        return Err(rustix::io::Errno::BADF.into());
+    }
     let before = thread::capabilities(None)?;
     raise()?;
     let fetched = pidfd_open(pid, PidfdFlags::empty())

@@ -2,8 +2,7 @@
 
 mod common;
 
-use common::{Peer, Relay, UDP};
-use std::net::UdpSocket;
+use common::{Peer, Relay, UDP, receiver};
 use std::time::Duration;
 use wire::{EpollFound, EpollOperation, EpollRequest, PollEntry, Request, WAIT_FOREVER, layout};
 
@@ -29,16 +28,6 @@ fn take(peer: &Peer, epoll: i32, count: u32) -> Vec<(u32, u64)> {
     let bytes = peer.data(layout::PAYLOAD, response.length);
     let found = bytes.chunks_exact(12).map(|b| EpollFound::decode(b.try_into().unwrap()));
     found.map(|f| (f.events, f.cookie)).collect()
-}
-
-fn receiver(peer: &Peer) -> (i32, UdpSocket) {
-    let fd = peer.socket(&UDP);
-    let address = common::address("127.0.0.1:0".parse().unwrap());
-    peer.put(layout::ADDRESS, &address);
-    assert_eq!(peer.value(&Request::Bind { fd, address: address.len() as u32 }), 0);
-    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
-    other.connect(peer.own_address(fd)).unwrap();
-    (fd, other)
 }
 
 #[test]

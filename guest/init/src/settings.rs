@@ -6,13 +6,12 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::symlink;
 use std::path::Path;
+use wire::LINKS;
 
 /// Where guest programs live.
 pub const PROGRAMS: &str = "/run/trapline";
 /// The launcher.
 pub const LAUNCHER: &str = "/run/trapline/launcher";
-/// Links to the launcher, one for each trusted program; first in `PATH`.
-pub const LINKS: &str = "/run/trapline/bin";
 /// The list of trusted programs.
 pub const TRUSTED: &str = "/run/trapline/trusted";
 

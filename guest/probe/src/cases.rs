@@ -3,13 +3,18 @@ mod control;
 mod corners;
 mod datagrams;
 mod descriptors;
+mod echoes;
 mod epoll;
 mod files;
+mod masks;
 mod messages;
 mod mixed;
 mod names;
 mod options;
+mod owners;
+mod sends;
 mod signals;
+mod starts;
 mod streams;
 
 use crate::probe::Probe;
@@ -29,6 +34,11 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         epoll::CASES,
         options::CASES,
         control::CASES,
+        owners::CASES,
+        starts::CASES,
+        sends::CASES,
+        masks::CASES,
+        echoes::CASES,
         files::CASES,
         names::CASES,
         corners::CASES,

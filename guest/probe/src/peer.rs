@@ -3,10 +3,13 @@
 //! The first line of a connection says what it does; a datagram's text does too.
 use crate::value::pattern;
 use anyhow::{Context, Result};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{MsgFlags, send, setsockopt, sockopt};
+use std::collections::BTreeSet;
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// How long the peer waits where a case wants to be waiting first.
@@ -165,6 +168,48 @@ fn behave(stream: &mut TcpStream, words: &[&str]) -> std::io::Result<()> {
             send(stream.as_raw_fd(), b"!", MsgFlags::MSG_OOB)?;
             stream.write_all(b"cd")?;
             stream.read_to_end(&mut Vec::new()).map(drop)
+        }
+        _ => not_reading(stream, words),
+    }
+}
+
+/// Ports of clients whose connections shall be read from now on.
+static RELEASED: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+
+fn released() -> MutexGuard<'static, BTreeSet<u16>> {
+    RELEASED.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn wait_for_release(stream: &TcpStream) -> std::io::Result<()> {
+    let port = stream.peer_addr()?.port();
+    while !released().remove(&port) {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// What a peer does that does not read what it is sent.
+fn not_reading(stream: &mut TcpStream, words: &[&str]) -> std::io::Result<()> {
+    match words {
+        // Until the case closes its side.
+        ["deaf"] => {
+            let flags = PollFlags::from_bits_retain(libc::POLLRDHUP);
+            poll(&mut [PollFd::new(stream.as_fd(), flags)], PollTimeout::NONE)?;
+            Ok(())
+        }
+        // Until another connection releases the client's port.
+        ["held"] => {
+            wait_for_release(stream)?;
+            std::io::copy(stream, &mut std::io::sink()).map(drop)
+        }
+        // The same, and says something then.
+        ["asked", text] => {
+            wait_for_release(stream)?;
+            behave(stream, &["hold", text])
+        }
+        ["release", port] => {
+            released().extend(port.parse::<u16>());
+            stream.write_all(b"released")
         }
         _ => Ok(()),
     }

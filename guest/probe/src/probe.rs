@@ -75,6 +75,11 @@ impl Probe {
         println!("{}/{}{label}{number}: {value}", self.name, self.prefix);
     }
 
+    /// Says that this system has nothing for the case; it is compared where there is.
+    pub fn absent(&self, why: &str) {
+        self.line("absent", why);
+    }
+
     /// A call without a word; its answer, negative for an error.
     pub fn quiet(&self, number: i64, arguments: &[Arg]) -> i64 {
         match self.arena.call(number, arguments) {

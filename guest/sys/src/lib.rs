@@ -12,7 +12,9 @@ pub mod identity;
 pub mod mailbox;
 mod option;
 pub mod raw;
+pub mod signals;
 pub mod socket;
+pub mod start;
 
 use std::io;
 

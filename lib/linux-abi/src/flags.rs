@@ -34,7 +34,7 @@ consts! { i32:
 consts! { u32:
     F_DUPFD = 0; F_GETFD = 1; F_SETFD = 2; F_GETFL = 3; F_SETFL = 4; F_DUPFD_CLOEXEC = 1030;
     FD_CLOEXEC = 1; O_NONBLOCK = 0o4000; O_ASYNC = 0o20000; O_CLOEXEC = 0o2000000; O_RDWR = 2;
-    F_SETOWN = 8; F_GETOWN = 9; F_SETSIG = 10; F_GETSIG = 11;
+    F_SETOWN = 8; F_GETOWN = 9; F_SETSIG = 10; F_GETSIG = 11; F_SETOWN_EX = 15; F_GETOWN_EX = 16;
     CLOSE_RANGE_UNSHARE = 2; CLOSE_RANGE_CLOEXEC = 4;
     F_GETLK = 5; F_SETLK = 6; F_SETLKW = 7; F_OFD_GETLK = 36; F_OFD_SETLK = 37; F_OFD_SETLKW = 38;
     F_RDLCK = 0; F_WRLCK = 1; F_UNLCK = 2; LOCK_NB = 4;
@@ -53,6 +53,7 @@ pub const AT_FDCWD: i32 = -100;
 // ioctl commands.
 consts! { u32:
     FIONREAD = 0x541b; FIONBIO = 0x5421; FIOASYNC = 0x5452; FIONCLEX = 0x5450; FIOCLEX = 0x5451;
+    FIOSETOWN = 0x8901; SIOCSPGRP = 0x8902;
     TIOCOUTQ = 0x5411; TCGETS = 0x5401; SIOCATMARK = 0x8905; SIOCGIFCONF = 0x8912;
 }
 // Poll events.
@@ -75,6 +76,14 @@ consts! { u64:
 }
 /// Signal that a broken pipe raises.
 pub const SIGPIPE: u64 = 13;
+/// Signal of urgent data.
+pub const SIGURG: u64 = 23;
+/// `si_code` of such a signal (`sigaction(2)`): there are data.
+pub const POLL_IN: i32 = 1;
+/// See [`POLL_IN`]: urgent data.
+pub const POLL_PRI: i32 = 5;
+/// See [`POLL_IN`]: the other side has hung up.
+pub const POLL_HUP: i32 = 6;
 /// Longest `struct iovec` array (`UIO_MAXIOV`).
 pub const IOV_MAX: u64 = 1024;
 /// Most bytes of one read or write (`INT_MAX` rounded down to pages).

@@ -262,6 +262,13 @@ impl FdSet {
             *byte |= 1 << (fd % 8);
         }
     }
+
+    /// Clears the bit.
+    pub fn remove(set: &mut [u8], fd: usize) {
+        if let Some(byte) = set.get_mut(fd / 8) {
+            *byte &= !(1 << (fd % 8));
+        }
+    }
 }
 
 #[cfg(test)]

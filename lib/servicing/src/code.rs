@@ -1,7 +1,8 @@
 //! A program is what its code is: all that a process can execute has to be pages of the root image, of
 //! files that its program may consist of. `doc/decisions/identity.md` says why, and what else there is.
 use crate::core::Core;
-use crate::space::{GATE_CODE, GATE_NONCE_AT, Gate, Space};
+use crate::gate::Gate;
+use crate::space::Space;
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::fmt::{self, Display, Formatter};
@@ -155,11 +156,7 @@ impl<'j> Judge<'j> {
     /// guess.
     fn is_gate(&self, page: &Executable) -> bool {
         let Some(gate) = self.gate.filter(|g| g.address == page.address) else { return false };
-        let mut expected = [0; PAGE as usize];
-        let nonce = GATE_NONCE_AT as usize;
-        expected[..GATE_CODE.len()].copy_from_slice(&GATE_CODE);
-        expected[nonce..nonce + gate.nonce.len()].copy_from_slice(&gate.nonce);
-        copy(self.core, page.physical).is_some_and(|now| *now == expected)
+        copy(self.core, page.physical).is_some_and(|now| gate.is_page(&now[..]))
     }
 
     fn is_vdso(&self, physical: u64) -> bool {

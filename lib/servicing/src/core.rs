@@ -1,4 +1,5 @@
 //! What all parts of the engine share.
+use crate::bell::Watchers;
 use crate::calls::{Passing, forget_passing};
 use crate::code::Vdso;
 use crate::delegate::{Delegate, Delegates, Life};
@@ -34,6 +35,8 @@ pub struct Core {
     pub passing: RefCell<Vec<Passing>>,
     /// Delegates.
     pub delegates: Delegates,
+    /// Delegates that tell what happens to sockets whose programs want signals.
+    pub watchers: Watchers,
     /// Totals.
     pub counters: Counters,
     /// One line per remote call.
@@ -61,6 +64,7 @@ impl Core {
             wakes: Wakes::default(),
             passing: RefCell::default(),
             delegates: Delegates::default(),
+            watchers: Watchers::default(),
             counters: Counters::default(),
             verbose: Cell::new(false),
             vdso: RefCell::default(),
@@ -230,6 +234,7 @@ impl Core {
     /// Takes in what delegates have answered.
     pub fn pump(&self) {
         self.delegates.pump(&*self.world, &self.wakes);
+        self.watchers.pump(self);
     }
 
     /// The tables of all processes, children that are still to come included.

@@ -23,6 +23,8 @@ use wire::{Request, Response};
 
 /// Context id of the hypervisor on virtual sockets.
 const HOST_CID: u32 = 2;
+/// Requests of one call before the program's own kernel has its turn.
+const REQUESTS: u32 = 64;
 /// Descriptors of wake sockets lie from here on, where the limit allows it.
 const HIGH_DESCRIPTORS: [u64; 3] = [1000, 200, 50];
 
@@ -73,8 +75,12 @@ pub struct Cx {
     pub arguments: [u64; 6],
     /// How it was carried out, for the books.
     pub kind: Cell<Kind>,
+    /// It has been counted already.
+    pub again: Cell<bool>,
     /// How often it waited for something that was not for it.
     pub in_vain: Cell<u32>,
+    /// Requests since the program's own kernel was last let go on.
+    pub requests: Cell<u32>,
     /// Meeting point with the engine.
     pub exchange: Rc<Exchange>,
 }
@@ -91,9 +97,22 @@ impl Cx {
         exchange: Rc<Exchange>,
     ) -> Self {
         let (number, arguments) = (saved.number(), saved.arguments());
-        let kind = Cell::new(Kind::Local);
-        let in_vain = Cell::new(0);
-        Self { core, space, table, fs, saved, number, arguments, kind, in_vain, exchange }
+        let (kind, again) = (Cell::new(Kind::Local), Cell::new(false));
+        let (in_vain, requests) = (Cell::new(0), Cell::new(0));
+        Self {
+            core,
+            space,
+            table,
+            fs,
+            saved,
+            number,
+            arguments,
+            kind,
+            again,
+            in_vain,
+            requests,
+            exchange,
+        }
     }
 
     /// An argument as `int`.
@@ -111,11 +130,19 @@ impl Cx {
 
     /// True when the program's own filters let a call pass that is made on its behalf.
     fn passes(&self, number: u64, arguments: [u64; 6]) -> Result<(), Errno> {
+        let gate = self.space.gate.get().map_or(self.saved.rip, |gate| gate.address);
+        self.passes_at(gate, number, arguments)
+    }
+
+    /// The same, for a call from the `SYSCALL` at this address.
+    ///
+    /// # Errors
+    /// What the filters answer.
+    pub fn passes_at(&self, at: u64, number: u64, arguments: [u64; 6]) -> Result<(), Errno> {
         if self.table.filters.is_empty() {
             return Ok(());
         }
-        let gate = self.space.gate.get().map_or(self.saved.rip, |gate| gate.address);
-        let behind = gate.wrapping_add(crate::cpu::SYSCALL_LENGTH);
+        let behind = at.wrapping_add(crate::cpu::SYSCALL_LENGTH);
         match self.table.filters.decide(&Subject { number, arguments, behind }) {
             Decision::Allow => Ok(()),
             Decision::Fail(error) if error != Errno(0) => Err(error),
@@ -128,6 +155,7 @@ impl Cx {
             return Back::Result(error.result());
         }
         add(&self.core.counters.helpers, 1);
+        self.requests.set(0);
         self.exchange.wanted.set(Some(LocalCall { number, arguments, via }));
         poll_fn(|_| match self.exchange.back.take() {
             Some(back) => Poll::Ready(back),
@@ -158,6 +186,18 @@ impl Cx {
     /// The original call, as the program made it, coming back here.
     pub async fn original(&self) -> i64 {
         self.local(self.number, self.arguments).await
+    }
+
+    /// To be called for each request. A service VM that answers at once, and always so that the call has
+    /// to ask again, must not hold the processor: from time to time the program's own kernel has
+    /// its turn, with interrupts, signals and other threads.
+    pub async fn take_turns(&self) {
+        self.requests.set(self.requests.get() + 1);
+        if self.requests.get() > REQUESTS {
+            // Fails, and is a call that sandboxes allow.
+            self.local(nr::read, [u64::MAX, 0, 0, 0, 0, 0]).await;
+            self.requests.set(0);
+        }
     }
 
     /// A page of scratch memory.
@@ -202,20 +242,28 @@ impl Cx {
         if let Some(lease) = WakeLease::take(&self.table.wakes.borrow()) {
             return Ok(lease);
         }
-        // A signal ends the attempt (`vsock_connect` is never restarted), not the call for which it is made.
-        let (fd, port) = loop {
-            match self.connect_wake().await {
-                Err(Errno::EINTR) => {}
-                other => break other?,
-            }
-        };
+        let (fd, port) = self.connect_wake().await?;
         let wake = self.core.wakes.add(fd, port, self.table.id).ok_or(Errno::EIO)?;
         self.table.wakes.borrow_mut().push(wake);
         self.table.changed();
         WakeLease::take(&self.table.wakes.borrow()).ok_or(Errno::EIO)
     }
 
-    async fn connect_wake(&self) -> Result<(i32, u32), Errno> {
+    /// Makes a connection to the hypervisor: its descriptor and own port.
+    ///
+    /// # Errors
+    /// What kept the program's kernel from making one.
+    pub async fn connect_wake(&self) -> Result<(i32, u32), Errno> {
+        loop {
+            // A signal ends the attempt (`vsock_connect` is never restarted), not the call for which it is made.
+            match self.try_connect_wake().await {
+                Err(Errno::EINTR) => {}
+                other => return other,
+            }
+        }
+    }
+
+    async fn try_connect_wake(&self) -> Result<(i32, u32), Errno> {
         let scratch = self.scratch()?;
         let kind = u64::from(SOCK_STREAM | SOCK_CLOEXEC);
         let socket = [u64::from(AF_VSOCK), kind, 0, 0, 0, 0];
@@ -380,6 +428,7 @@ impl Cx {
         if self.kind.get() == Kind::Local {
             self.note(Kind::Remote);
         }
+        self.take_turns().await;
         let (completion, asleep) = lease.post(request);
         self.answer(lease, &completion, asleep).await
     }

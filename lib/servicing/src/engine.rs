@@ -1,5 +1,6 @@
 //! From exits of the compute vCPU, socket records and the service VM's hypercalls to steps of
 //! calls in service.
+mod alone;
 mod arrivals;
 
 use crate::calls::{self, Verdict};
@@ -7,8 +8,9 @@ use crate::core::Core;
 use crate::cpu::{self, FS, Instruction, Saved};
 use crate::cx::Cx;
 use crate::form::{Facts, Form, Hidden, Watched, form};
+use crate::gate::RETURN;
 use crate::report::report;
-use crate::space::{Back, Exchange, GATE_RETURN, LocalCall, Op, Outcome, Role, Space, Via};
+use crate::space::{Back, Exchange, LocalCall, Op, Outcome, Role, Space, Via};
 use crate::stub::{self, Stub};
 use crate::table::Table;
 use crate::world::{Census, Counters, add};
@@ -168,9 +170,12 @@ impl Engine {
     /// be waited for.
     fn landed(&mut self, s: &mut VcpuState) {
         let Some(space) = self.core.space(s.cr3) else { return };
-        let back = space.gate.get().map(|g| g.address.wrapping_add(GATE_RETURN));
-        if back == Some(s.rip) && space.gate_holds(&self.core) {
+        let Some(gate) = space.gate.get() else { return };
+        let in_vain = s.regs.r[reg::RAX] as i64 <= 0;
+        if gate.back() == s.rip && space.gate_holds(&self.core) {
             self.gate_return(s, &space);
+        } else if in_vain && gate.return_of(s.rip).is_some() && space.gate_holds(&self.core) {
+            self.at_slot(s, &space);
         }
     }
 
@@ -188,6 +193,10 @@ impl Engine {
         let (fs, rsp) = (s.segments[FS].base, s.regs.r[reg::RSP]);
         if space.gate.get().is_some_and(|gate| gate.address == s.rip) {
             return self.restarted(s, &space);
+        }
+        if space.gate.get().is_some_and(|gate| gate.is_slot(s.rip)) {
+            // All that the kernel restarts is in the registers.
+            return reflect(s);
         }
         let rip = s.rip;
         let original = |op: &Op| {
@@ -223,7 +232,7 @@ impl Engine {
                 match calls::screen(&table, number, arguments, behind) {
                     Some(Outcome::Reflect) => reflect(s),
                     Some(Outcome::Return(result)) => saved.finish(s, result),
-                    None => saved.finish(s, error.result()),
+                    Some(Outcome::Alone(_)) | None => saved.finish(s, error.result()),
                 }
             }
             Verdict::Serve => {
@@ -249,8 +258,12 @@ impl Engine {
     ) where
         F: Future<Output = Outcome> + 'static,
     {
-        let cx = Rc::new(cx);
         let saved = cx.saved;
+        if !self.core.world.room() {
+            add(&self.core.counters.refused, 1);
+            return saved.finish(s, Errno::ENOMEM.result());
+        }
+        let cx = Rc::new(cx);
         let start = self.core.world.now();
         let steps = async move {
             let outcome = work(cx.clone()).await;
@@ -287,6 +300,7 @@ impl Engine {
                 op.saved.restore(s);
                 reflect(s);
             }
+            Outcome::Alone(call) => launch(s, space, &op, call),
         }
         drop(op);
         space.tidy();
@@ -426,7 +440,11 @@ fn launch(s: &mut VcpuState, space: &Space, op: &Op, call: LocalCall) {
     let back = match (call.via, space.gate.get()) {
         (Via::Gate, Some(gate)) => {
             s.rip = gate.address;
-            gate.address.wrapping_add(GATE_RETURN)
+            gate.back()
+        }
+        (Via::Slot(slot), _) => {
+            s.rip = slot;
+            slot.wrapping_add(RETURN)
         }
         _ => op.saved.rip,
     };

@@ -10,6 +10,7 @@
 
 extern crate alloc;
 
+mod bell;
 mod calls;
 mod code;
 mod core;
@@ -22,6 +23,7 @@ mod epoll;
 pub mod fake;
 mod filter;
 mod form;
+mod gate;
 mod report;
 mod space;
 mod spelling;

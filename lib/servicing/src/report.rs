@@ -60,14 +60,16 @@ fn path(cx: &Cx, at: u64) -> Option<String> {
     Some(String::from_utf8_lossy(bytes.get(..length)?).into_owned())
 }
 
-struct Result(i64);
+/// None where the call ends without being seen again.
+struct Result(Option<i64>);
 
 impl Display for Result {
     fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
-        match Errno::of(self.0) {
+        let Some(result) = self.0 else { return f.write_str("whatever is ready here") };
+        match Errno::of(result) {
             Some(error) if error.name() != "E?" => write!(f, "-1 {}", error.name()),
             Some(error) => write!(f, "-1 (error {})", error.0),
-            None => write!(f, "{}", self.0),
+            None => write!(f, "{result}"),
         }
     }
 }
@@ -75,15 +77,18 @@ impl Display for Result {
 /// Counts a call that is over, and tells about it when it was remote.
 pub(crate) fn report(cx: &Cx, outcome: Outcome, start: u64) {
     let kind = cx.kind.get();
-    cx.core.counters.call(cx.number, kind);
+    if !cx.again.get() {
+        cx.core.counters.call(cx.number, kind);
+    }
     if kind == Kind::Local || !cx.core.verbose.get() {
         return;
     }
-    let result = match outcome {
-        Outcome::Return(result) => result,
+    let result = Result(match outcome {
+        Outcome::Return(result) => Some(result),
         // Its own kernel answers a close after the delegate.
-        Outcome::Reflect => 0,
-    };
+        Outcome::Reflect => Some(0),
+        Outcome::Alone(_) => None,
+    });
     let how = match kind {
         Kind::Local => "local",
         Kind::Remote => "remote",
@@ -97,6 +102,6 @@ pub(crate) fn report(cx: &Cx, outcome: Outcome, start: u64) {
         cx.space.id,
         name(cx.number),
         Arguments(cx),
-        Result(result),
+        result,
     ));
 }

@@ -1,9 +1,14 @@
 //! Trusted processes as address spaces, their threads, and the calls that are in service.
+use crate::calls::Question;
 use crate::core::Core;
 use crate::cpu::Saved;
 use crate::delegate::Lease;
+use crate::gate::{self, Gate, Slots};
 use crate::table::Table;
+
+use abi::vcpu::reg;
 use alloc::boxed::Box;
+use alloc::collections::VecDeque;
 use alloc::rc::Rc;
 use alloc::string::String;
 use alloc::vec::Vec;
@@ -11,7 +16,7 @@ use core::cell::{Cell, RefCell};
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context as TaskContext, Poll, Waker};
-use paging::{Access, PAGE, Space as Tables};
+use paging::{PAGE, Space as Tables};
 
 /// What a process may do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,22 +25,6 @@ pub enum Role {
     Launcher,
     /// Is serviced remotely.
     Trusted,
-}
-
-/// Bytes of the gate: `SYSCALL`, `VMMCALL`, then the nonce at [`GATE_NONCE_AT`].
-pub const GATE_CODE: [u8; 5] = [0x0f, 0x05, 0x0f, 0x01, 0xd9];
-/// Where the nonce lies in the gate page.
-pub const GATE_NONCE_AT: u64 = 16;
-/// Distance from the gate's `SYSCALL` to its `VMMCALL`.
-pub const GATE_RETURN: u64 = 2;
-
-/// The gate page of a process; children of `fork` have their parent's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Gate {
-    /// Address of its `SYSCALL`.
-    pub address: u64,
-    /// What it holds and nobody can guess.
-    pub nonce: [u8; 16],
 }
 
 /// Pages of the scratch area behind the gate.
@@ -50,6 +39,9 @@ pub enum Outcome {
     Return(i64),
     /// The program's own kernel carries the original call out.
     Reflect,
+    /// The program's own kernel carries another call out through a slot of the gate, whose positive
+    /// result the program sees; otherwise the call goes on as what it left says ([`Alone`]).
+    Alone(LocalCall),
 }
 
 /// Where a call made on the program's behalf comes back.
@@ -59,6 +51,8 @@ pub enum Via {
     Gate,
     /// To the original `SYSCALL` (there is no gate yet).
     Original,
+    /// Through the gate's slot at this address, if at all.
+    Slot(u64),
 }
 
 /// A call to be made on the program's behalf.
@@ -123,6 +117,22 @@ impl Op {
         self.future.as_mut().poll(&mut context)
     }
 }
+
+/// What a call leaves that may end without being seen again. It holds nothing but memory: most are
+/// over, and only replaced when their thread makes such a call from the same place again.
+pub struct Alone {
+    /// FS base of the thread.
+    pub fs: u64,
+    /// Its registers at the call.
+    pub saved: Saved,
+    /// The slot through which it comes back, if it does.
+    pub slot: u64,
+    /// What it asked.
+    pub question: Question,
+}
+
+/// Most of them for one process. Beyond, the oldest is forgotten.
+const ALONE: usize = 64;
 
 /// What a thread is doing; a child of `vfork` is a second context on its parent's thread.
 pub struct Context {
@@ -202,6 +212,10 @@ pub struct Space {
     pub threads: RefCell<Vec<Thread>>,
     /// Children that have not come out at the gate yet.
     pub forks: RefCell<Vec<Rc<Fork>>>,
+    /// Slots of the gate.
+    pub slots: Slots,
+    /// What calls have left that may be over.
+    alone: RefCell<VecDeque<Alone>>,
     /// FS bases that several threads have: their stack pointers alone tell them apart.
     shared_fs: RefCell<Vec<u64>>,
 }
@@ -230,6 +244,8 @@ impl Space {
             table,
             threads: RefCell::default(),
             forks: RefCell::default(),
+            slots: Slots::default(),
+            alone: RefCell::default(),
             shared_fs: RefCell::default(),
         }
     }
@@ -255,7 +271,7 @@ impl Space {
     /// True while the gate is where it was put, with what was written there.
     #[must_use]
     pub fn gate_holds(&self, core: &Core) -> bool {
-        self.gate.get().is_none_or(|gate| gate_is_in(core, self.cr3, gate))
+        self.gate.get().is_none_or(|gate| gate::is_in(core, self.cr3, gate))
     }
 
     /// The table of a thread.
@@ -400,6 +416,24 @@ impl Space {
         threads.iter().flat_map(|t| &t.contexts).map(|c| c.ops.len()).sum()
     }
 
+    /// Notes what a call leaves that may end by itself.
+    pub fn leave_alone(&self, left: Alone) {
+        drop(self.come_back(left.fs, &left.saved));
+        let mut alone = self.alone.borrow_mut();
+        if alone.len() >= ALONE {
+            alone.pop_front();
+        }
+        alone.push_back(left);
+    }
+
+    /// Takes out what a thread's call from that place of the stack has left.
+    pub fn come_back(&self, fs: u64, registers: &Saved) -> Option<Alone> {
+        let mut alone = self.alone.borrow_mut();
+        let rsp = |saved: &Saved| saved.regs.r[reg::RSP];
+        let place = alone.iter().position(|a| a.fs == fs && rsp(&a.saved) == rsp(registers))?;
+        alone.remove(place)
+    }
+
     /// Takes a free page of the scratch area.
     #[must_use]
     pub fn take_scratch(&self) -> Option<(u32, u64)> {
@@ -417,18 +451,6 @@ impl Space {
     pub fn give_scratch(&self, index: u32) {
         self.scratch.set(self.scratch.get() | 1u128.checked_shl(index).unwrap_or(0));
     }
-}
-
-/// True when an address space has this gate.
-#[must_use]
-pub fn gate_is_in(core: &Core, cr3: u64, gate: Gate) -> bool {
-    let tables = Tables::stopped(core.world.compute(), cr3);
-    let mut page = [0; 32];
-    // The page is executable but not writable for the process: only so its nonce proves a thing.
-    tables.find(gate.address, Access::Read).is_ok()
-        && tables.read(gate.address, &mut page).is_ok()
-        && page.starts_with(&GATE_CODE)
-        && page.get(GATE_NONCE_AT as usize..) == Some(&gate.nonce[..])
 }
 
 /// The page-table root in a CR3 value: without the PCID and its flag.

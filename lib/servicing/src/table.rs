@@ -1,4 +1,5 @@
 //! Descriptor tables: which numbers of a trusted process stand for what is elsewhere.
+use crate::bell::{Bell, Signals, Tone};
 use crate::calls::{Identity, OpenFile, View};
 use crate::delegate::{Delegate, Standing};
 use crate::epoll::Epoll;
@@ -9,6 +10,7 @@ use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::{Cell, RefCell};
 use core::net::IpAddr;
+use linux_abi::Errno;
 
 /// Where a socket has committed to.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -59,6 +61,8 @@ pub struct Resource {
     pub send_timeout: Cell<u64>,
     /// `SO_RCVLOWAT`, where it is not 1.
     pub low_water: Cell<u32>,
+    /// What the next call on it reports (`sk_err`).
+    pub error: Cell<Option<Errno>>,
     /// The address that its program gave it.
     pub bound: Cell<Option<(IpAddr, u16)>>,
     /// Its last `connect` was one to `AF_UNSPEC`.
@@ -69,6 +73,8 @@ pub struct Resource {
     pub listens_in_both: Cell<bool>,
     /// The own kernel's half is asked first by the next `accept`.
     pub local_first: Cell<bool>,
+    /// What its program wants to be told by signals.
+    pub signals: Signals,
     /// Options to be replayed.
     pub options: RefCell<Vec<OptionSet>>,
     /// Delegates that have the remote socket, and its number there.
@@ -98,11 +104,13 @@ impl Resource {
             receive_timeout: Cell::new(0),
             send_timeout: Cell::new(0),
             low_water: Cell::new(1),
+            error: Cell::new(None),
             bound: Cell::new(None),
             dissolved: Cell::new(false),
             both: Cell::new(false),
             listens_in_both: Cell::new(false),
             local_first: Cell::new(false),
+            signals: Signals::default(),
             options: RefCell::default(),
             holders: RefCell::default(),
             epoll: None,
@@ -172,6 +180,8 @@ pub struct Table {
     holds: RefCell<BTreeMap<u64, u32>>,
     /// Wake sockets of the process.
     pub wakes: RefCell<Vec<Rc<Wake>>>,
+    /// Bells of its sockets, those of the parent that `fork` left here as well.
+    pub bells: RefCell<Vec<Rc<Bell>>>,
     /// Wake sockets of the parent that `fork` left here.
     pub inherited: RefCell<Vec<i32>>,
     /// The process's delegate.
@@ -207,6 +217,7 @@ impl Table {
             entries: RefCell::default(),
             holds: RefCell::default(),
             wakes: RefCell::default(),
+            bells: RefCell::default(),
             inherited: RefCell::default(),
             delegate: RefCell::default(),
             standing: Standing::default(),
@@ -228,6 +239,7 @@ impl Table {
         let (filters, view) = (self.filters.clone(), self.view.clone());
         let copy = Self { filters, view, ..Self::new(id) };
         copy.entries.borrow_mut().clone_from(&self.entries.borrow());
+        copy.bells.borrow_mut().clone_from(&self.bells.borrow());
         copy.identity.borrow_mut().clone_from(&self.identity.borrow());
         copy.expects.set(self.expects.get());
         copy.namespace.set(self.namespace.get());
@@ -307,14 +319,51 @@ impl Table {
     /// True when a descriptor is one of the relay's own in this process.
     #[must_use]
     pub fn is_hidden(&self, fd: i32) -> bool {
-        self.wakes.borrow().iter().any(|w| w.fd == fd && !w.closed.get())
+        self.hidden().contains(&fd)
+    }
+
+    /// The relay's own descriptors in this process.
+    #[must_use]
+    pub fn hidden(&self) -> Vec<i32> {
+        let wakes = self.wakes.borrow();
+        let open = wakes.iter().filter(|w| !w.closed.get()).map(|w| w.fd);
+        let bells = self.bells.borrow();
+        let bells = bells.iter().map(|bell| bell.fd);
+        // A child of `vfork` has its parent's until it starts a program.
+        open.chain(bells).chain(self.inherited.borrow().iter().copied()).collect()
+    }
+
+    /// The bell of that socket.
+    #[must_use]
+    pub fn bell(&self, resource: &Resource, tone: Tone) -> Option<Rc<Bell>> {
+        let bells = self.bells.borrow();
+        bells.iter().find(|bell| bell.resource == resource.id && bell.tone == tone).cloned()
+    }
+
+    /// Takes bells out.
+    pub fn take_bells(&self, which: impl Fn(&Bell) -> bool) -> Vec<Rc<Bell>> {
+        self.changed();
+        self.bells.borrow_mut().extract_if(.., |bell| which(bell)).collect()
+    }
+
+    /// A descriptor of that socket.
+    #[must_use]
+    pub fn number_of(&self, resource: &Resource) -> Option<i32> {
+        let entries = self.entries.borrow();
+        entries.iter().find(|(_, e)| e.resource.id == resource.id).map(|(fd, _)| *fd)
     }
 
     /// True when no descriptor and no call of this table uses the resource any more.
     #[must_use]
     pub fn is_unused(&self, resource: &Resource) -> bool {
-        !self.holds.borrow().contains_key(&resource.id)
-            && !self.entries.borrow().values().any(|e| e.resource.id == resource.id)
+        self.is_number_unused(resource.id)
+    }
+
+    /// The same, of a resource's number.
+    #[must_use]
+    pub fn is_number_unused(&self, resource: u64) -> bool {
+        !self.holds.borrow().contains_key(&resource)
+            && !self.entries.borrow().values().any(|e| e.resource.id == resource)
     }
 
     /// The delegate's descriptors that were made only to be registered in epoll instances of this

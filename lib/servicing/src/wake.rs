@@ -63,6 +63,21 @@ impl Wakes {
         true
     }
 
+    /// True while the connection from that port lives.
+    #[must_use]
+    pub fn knows(&self, port: u32) -> bool {
+        self.connections.borrow().iter().any(|(p, _)| *p == port)
+    }
+
+    /// Sends a byte to a connection that nobody waits at; false when it is gone.
+    #[must_use]
+    pub fn ring_bell(&self, world: &dyn World, port: u32) -> bool {
+        let connections = self.connections.borrow();
+        let number = connections.iter().find(|(p, _)| *p == port).map(|(_, number)| *number);
+        drop(connections);
+        number.inspect(|number| send(world, *number)).is_some()
+    }
+
     fn find(&self, port: u32) -> Option<Rc<Wake>> {
         self.wakes.borrow().iter().find(|w| w.port == port).cloned()
     }

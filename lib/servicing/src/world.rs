@@ -43,6 +43,10 @@ pub trait World {
     fn image(&self) -> Range<u64> {
         0..0
     }
+    /// There is memory for one more call in service. How many there are is up to the guest's kernel.
+    fn room(&self) -> bool {
+        true
+    }
     /// The stub's memory, where there is any.
     fn window(&self) -> Option<Window<'_>> {
         None

@@ -17,4 +17,9 @@ pub use epoll::{EpollFound, EpollOperation, EpollRequest};
 pub use file::{FileAction, FileRequest, PathAction, Place};
 pub use mailbox::{Kind, Mailbox, Posted, Registration, layout};
 pub use message::{Malformed, Request, Response, WAIT_FOREVER};
-pub use parts::{Credentials, Identity, PollEntry};
+pub use parts::{Credentials, Identity, PollEntry, SocketEvent};
+
+/// Folder of the links to the launcher, one for each program of the policy, under its last name; first
+/// in the compute VM's `PATH`. Who is trusted already needs no launcher: `execve` of a link there is
+/// carried out as one of the program.
+pub const LINKS: &str = "/run/trapline/bin";

@@ -159,6 +159,17 @@ pub enum Request {
         /// Longest wait.
         wait: u64,
     },
+    /// Has what happens to a socket told by `Events`, in the order of Linux' own `O_ASYNC`, or not
+    /// any more.
+    Watch {
+        /// Descriptor.
+        fd: i32,
+        /// From now on.
+        on: bool,
+    },
+    /// Waits until something has happened to a watched socket; answers the number of
+    /// [`SocketEvent`](crate::SocketEvent)s at `PAYLOAD`.
+    Events,
     /// Something about an epoll instance.
     Epoll(EpollRequest),
     /// Something about a file.
@@ -260,6 +271,8 @@ impl Request {
             Request::PeerName { .. } => "getpeername",
             Request::Ioctl { .. } => "ioctl",
             Request::Poll { .. } => "poll",
+            Request::Watch { .. } => "watch",
+            Request::Events => "events",
             Request::Epoll(request) => request.name(),
             Request::File(request) => request.name(),
             Request::Fork { .. } => "fork",
@@ -302,6 +315,8 @@ impl Request {
             Request::PeerName { fd } => [13, f(fd), 0, 0, 0, 0, 0, 0],
             Request::Ioctl { fd, command } => [14, f(fd), u(command), 0, 0, 0, 0, 0],
             Request::Poll { count, wait } => [15, 0, u(count), 0, 0, 0, 0, wait],
+            Request::Watch { fd, on } => [19, f(fd), u(u32::from(on)), 0, 0, 0, 0, 0],
+            Request::Events => [20, 0, 0, 0, 0, 0, 0, 0],
             Request::Epoll(request) => request.words(),
             Request::File(request) => request.words(),
             Request::Fork { delegate, token, credentials: c } => {
@@ -367,6 +382,8 @@ impl Request {
             13 => Request::PeerName { fd: fd? },
             14 => Request::Ioctl { fd: fd?, command: u32_of(w[2])? },
             15 => Request::Poll { count: u32_of(w[2])?, wait },
+            19 => Request::Watch { fd: fd?, on: bool_of(w[2])? },
+            20 => Request::Events,
             _ => return Self::decode_process(&w),
         })
     }

@@ -63,3 +63,37 @@ impl PollEntry {
         }
     }
 }
+
+/// What has happened to a watched socket: 8 bytes at `PAYLOAD + 8 * index`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct SocketEvent {
+    /// Descriptor; -1: some events were lost, any socket may have had one.
+    pub fd: i32,
+    /// `POLL_IN`, `POLL_OUT`, … (`si_code`, `sigaction(2)`).
+    pub code: i32,
+}
+
+impl SocketEvent {
+    /// Encoded size.
+    pub const SIZE: usize = 8;
+    /// Most of them in one answer.
+    pub const MOST: usize = 64;
+    /// `fd` of events that were lost.
+    pub const LOST: i32 = -1;
+
+    /// The bytes.
+    #[must_use]
+    pub fn encode(self) -> [u8; 8] {
+        let mut b = [0; 8];
+        b[..4].copy_from_slice(&self.fd.to_le_bytes());
+        b[4..].copy_from_slice(&self.code.to_le_bytes());
+        b
+    }
+
+    /// From the bytes.
+    #[must_use]
+    pub fn decode(b: [u8; 8]) -> Self {
+        let [f0, f1, f2, f3, c @ ..] = b;
+        Self { fd: i32::from_le_bytes([f0, f1, f2, f3]), code: i32::from_le_bytes(c) }
+    }
+}

@@ -136,6 +136,10 @@ impl World for Surroundings {
         IMAGE_AT..IMAGE_AT + length
     }
 
+    fn room(&self) -> bool {
+        rt::heap_used() < rt::heap_size() / 4 * 3
+    }
+
     fn window(&self) -> Option<Window<'_>> {
         self.stub.as_ref().map(|s| Window { at: s.at, code: &s.code, data: &s.data })
     }

@@ -15,7 +15,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, LazyLock, Mutex};
 use std::time::Duration;
-use wire::{Identity, Kind, Request, layout};
+use wire::{Identity, Kind, Request, Response, layout};
 
 /// Keeps its end of doorbell connections open.
 #[derive(Clone, Default)]
@@ -39,7 +39,7 @@ impl Hypervisor for Nobody {
 }
 
 /// One worker for all inputs.
-struct Bench {
+pub struct Bench {
     door: Door<Nobody>,
     sequence: u32,
     _dispatcher: OwnedFd,
@@ -56,7 +56,8 @@ static ALONE: LazyLock<bool> = LazyLock::new(|| {
 });
 
 impl Bench {
-    fn new() -> io::Result<Self> {
+    /// A worker without sockets.
+    pub fn new() -> io::Result<Self> {
         let (lifeline, dispatcher) = pipe()?;
         let spin = Duration::ZERO;
         let owner = Owner { kind: Kind::Worker, delegate: 1, slot: 1, token: 0, spin };
@@ -65,12 +66,22 @@ impl Bench {
         Ok(Self { door, sequence: 0, _dispatcher: dispatcher })
     }
 
+    /// The mailbox.
+    pub fn memory(&self) -> &impl Memory {
+        self.door.memory()
+    }
+
     /// Has one request served: the header, and what lies in the mailbox with it.
     fn serve(&mut self, sockets: &Sockets, header: &[u8; Request::SIZE], data: &[u8]) {
-        let memory = self.door.memory();
         for at in [layout::ADDRESS, layout::CONTROL, layout::PAYLOAD] {
-            memory.write(at, data).expect("inside");
+            self.memory().write(at, data).expect("inside");
         }
+        self.serve_header(sockets, header);
+    }
+
+    /// Has a request served whose data are in the mailbox.
+    pub fn serve_header(&mut self, sockets: &Sockets, header: &[u8; Request::SIZE]) -> Response {
+        let memory = self.door.memory();
         memory.write(layout::REQUEST, header).expect("inside");
         let done = self.sequence;
         self.sequence = self.sequence.wrapping_add(1);
@@ -86,6 +97,7 @@ impl Bench {
         assert!(lengths.iter().all(|(length, most)| length <= most), "{response:?}");
         let errno = Request::decode(header).is_err().then_some(-22);
         assert!(errno.is_none_or(|errno| response.value == errno), "{response:?}");
+        response
     }
 }
 
@@ -103,9 +115,9 @@ pub fn target(bytes: &[u8]) {
         let Some((header, request)) = header(step, &opened) else { break };
         order(&header);
         let data = data(step.get(26..).unwrap_or_default());
+        // One has no arguments, and waits until it is cancelled.
         if let Ok(request) = request
-            && !*ALONE
-            && is_felt(&request)
+            && (matches!(request, Request::Events) || !*ALONE && is_felt(&request))
         {
             continue;
         }

@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod delegate;
+mod files;
+mod identity;
 mod models;
 mod parsers;
 mod policies;
@@ -29,6 +31,8 @@ pub const TARGETS: &[Target] = &[
     Target { name: "wire", run: wire_format::target, rounds: 20_000 },
     Target { name: "relay", run: relay::target, rounds: 100 },
     Target { name: "delegate", run: delegate::target, rounds: 500 },
+    Target { name: "files", run: files::target, rounds: 500 },
+    Target { name: "identity", run: identity::target, rounds: 200 },
     Target { name: "policy", run: policies::text, rounds: 2_000 },
     Target { name: "compiled-policy", run: policies::compiled, rounds: 10_000 },
     Target { name: "virtio", run: models::virtio, rounds: 1_000 },

@@ -85,6 +85,8 @@ targets! {
     wire: "wire",
     relay: "relay",
     delegate: "delegate",
+    files: "files",
+    identity: "identity",
     policy: "policy",
     compiled_policy: "compiled-policy",
     virtio: "virtio",

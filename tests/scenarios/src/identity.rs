@@ -26,6 +26,9 @@ jit = true
 connect = [{}]
 
 [[program]]
+path = "/usr/bin/cat"
+
+[[program]]
 path = "/usr/bin/wget"
 libraries = "/usr/lib/x86_64-linux-gnu/libc.so.6"
 connect = [{}]
@@ -70,6 +73,7 @@ pub fn run() -> Result<()> {
     let rig = boot(POLICY)?;
     let case = Case { rig: &rig, server: &server, silent: &silent };
     case.copies()?;
+    case.found_by_name()?;
     case.libraries()?;
     case.made_code()?;
     case.altered("memory")?;
@@ -133,6 +137,23 @@ impl Case<'_> {
         self.refused(&bound.replace("FILE", "/tmp/curl"), "not from the root image, but from mem")?;
         self.refused(&bound.replace("FILE", "/usr/bin/wget"), "a file that is not the program's")?;
         self.curl_works("")
+    }
+
+    /// A trusted program starts another one by its name: it is found behind a link to the launcher, and has
+    /// the connection that it inherits.
+    fn found_by_name(&self) -> Result<()> {
+        let request = "GET /file HTTP/1.0\\r\\n\\r\\n";
+        for start in ["os.execvp('cat', ['cat'])", "subprocess.run(['cat'], check=True)"] {
+            let script = format!(
+                "import subprocess\ngo()\nkept.sendall(b'{request}')\n\
+                 kept.shutdown(socket.SHUT_WR)\n\
+                 os.dup2(kept.fileno(), 0)\nassert '/run/trapline/bin' in os.environ['PATH']\n{start}\n"
+            );
+            let answer = self.python("python3", &script)?;
+            let whole = answer.starts_with("HTTP/1.") && answer.len() > 20_000;
+            ensure!(whole, "{start} with an inherited connection: {} bytes", answer.len());
+        }
+        Ok(())
     }
 
     fn libraries(&self) -> Result<()> {

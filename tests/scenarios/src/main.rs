@@ -21,6 +21,7 @@ mod killed_service_vm;
 mod listening;
 mod listening_in_both;
 mod load;
+mod malware;
 mod managers;
 mod policy;
 mod processes;
@@ -83,6 +84,7 @@ const SCENARIOS: &[Scenario] = &[
     ("policy_rules", policy::rules),
     ("identity", identity::run),
     ("identity_sums", identity::sums),
+    ("malware_in_the_kernel", malware::run),
     ("programs", programs::run),
     ("rights", rights::run),
     ("programs_table", table::run),

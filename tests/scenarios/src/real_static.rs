@@ -1,16 +1,13 @@
 //! Programs that are static, have another libc or none, or a run-time system of their own, trusted in
 //! the compute VM.
 use crate::real_python::start_resolver;
-use crate::rig::{LIMIT, Rig, succeeded};
+use crate::rig::{Rig, succeeded};
 use crate::served::PACKAGES;
 use crate::tools::Tools;
 use anyhow::{Context, Result, ensure};
-use std::io::Cursor;
 use std::process::Command;
 use trapline::command::output;
 use trapline::launch::Options;
-use trapline::machine::Vm;
-use trapline::machine::session::{Kept, command};
 use trapline::parts::Repository;
 use trapline::web::{HOST, Server};
 
@@ -116,10 +113,5 @@ fn bring(rig: &Rig, source: &str, place: &str, more: impl Fn(&mut Command)) -> R
     compiler.arg(Repository::find()?.path("tests/scenarios/programs").join(source));
     more(&mut compiler);
     output(&mut compiler).with_context(|| format!("can't build {source}"))?;
-    let write = format!("cat > {place} && chmod 755 {place}");
-    let mut session = rig.machine.exec(Vm::Compute, command(["sh", "-c", &write]))?;
-    session.feed(Cursor::new(std::fs::read(&program)?))?;
-    let status = session.wait(&rig.machine, &mut Kept::default(), Some(LIMIT))?;
-    ensure!(status == Some(0), "{source} could not be brought in: {status:?}");
-    Ok(())
+    rig.put(&std::fs::read(&program)?, place)
 }

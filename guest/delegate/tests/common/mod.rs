@@ -11,6 +11,7 @@ use memory::Memory;
 use rustix::fs::{MemfdFlags, Mode, OFlags, ftruncate, memfd_create, open};
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
+use std::net::UdpSocket;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -291,6 +292,17 @@ pub fn address(at: std::net::SocketAddr) -> Vec<u8> {
 
 pub const TCP: Request = Request::Socket { domain: 2, kind: 1, protocol: 0 };
 pub const UDP: Request = Request::Socket { domain: 2, kind: 2, protocol: 0 };
+
+/// A datagram socket of the delegate's, and one of the test's that is connected to it.
+pub fn receiver(peer: &Peer) -> (i32, UdpSocket) {
+    let fd = peer.socket(&UDP);
+    let address = address("127.0.0.1:0".parse().unwrap());
+    peer.put(layout::ADDRESS, &address);
+    assert_eq!(peer.value(&Request::Bind { fd, address: address.len() as u32 }), 0);
+    let other = UdpSocket::bind("127.0.0.1:0").unwrap();
+    other.connect(peer.own_address(fd)).unwrap();
+    (fd, other)
+}
 
 impl Peer {
     pub fn socket(&self, request: &Request) -> i32 {

@@ -2,7 +2,7 @@
 
 use super::streams::{Credit, feed, pump};
 use super::{Line, Reaper};
-use crate::settings::{LAUNCHER, LINKS, TRUSTED};
+use crate::settings::{LAUNCHER, TRUSTED};
 use hostlink::agent::{Command as Wanted, Exit, Output, Session as Number, ToHost, TtySize};
 use rustix::fd::OwnedFd;
 use rustix::process::{Pid, Signal, kill_process_group};
@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex, PoisonError};
+use wire::LINKS;
 
 /// End-of-file character of a terminal (`termios(3)`, VEOF).
 const END_OF_FILE: u8 = 4;

@@ -21,13 +21,13 @@ pub const CASES: &[Case] = &[
 ];
 
 /// Sends `SIGUSR1` to the calling thread again and again until it is dropped.
-struct Shots {
+pub struct Shots {
     stop: Arc<AtomicBool>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 /// `limit` is how often at most.
-fn shots(p: &Probe, limit: u32) -> Shots {
+pub fn shots(p: &Probe, limit: u32) -> Shots {
     let stop = Arc::new(AtomicBool::new(false));
     let own = p.quiet(libc::SYS_gettid, &[]);
     let pid = p.quiet(libc::SYS_getpid, &[]);
@@ -54,7 +54,7 @@ impl Drop for Shots {
     }
 }
 
-fn handle(p: &Probe, action: Action, flags: i32) {
+pub fn handle(p: &Probe, action: Action, flags: i32) {
     if let Err(error) = on_signal(libc::SIGUSR1, action, flags) {
         p.line("mistake in the case", error);
     }

@@ -1,6 +1,7 @@
 //! `accept`.
 use super::both;
 use super::readiness::{Patience, wait_ready};
+use super::signals::quieten;
 use super::socket::{address_of, address_out, descriptor, put};
 use super::vouch::vouch;
 use crate::cx::Cx;
@@ -52,6 +53,7 @@ pub async fn accept(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     }
     let hold = cx.hold(entry);
     let resource = &hold.resource;
+    quieten(cx, resource).await?;
     if resource.listens_in_both.get() {
         return both::accept(cx, resource, flags).await;
     }

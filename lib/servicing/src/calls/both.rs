@@ -9,9 +9,10 @@ use super::socket::address_of;
 use crate::cx::Cx;
 use crate::space::Outcome;
 use crate::table::{Entry, Resource};
+use alloc::rc::Rc;
 use alloc::vec::Vec;
 use linux_abi::{
-    AF_INET, AF_INET6, Errno, F_GETFL, F_SETFL, O_NONBLOCK, POLLIN, PollFd, check, nr,
+    AF_INET, AF_INET6, Errno, F_GETFL, F_SETFL, O_ASYNC, O_NONBLOCK, POLLIN, PollFd, check, nr,
 };
 use wire::{Request, layout};
 
@@ -22,7 +23,7 @@ const ATTEMPTS: u32 = 16;
 ///
 /// # Errors
 /// Those of either kernel: the socket is not bound then.
-pub async fn bind(cx: &Cx, resource: &Resource, address: &[u8]) -> Result<(), Errno> {
+pub async fn bind(cx: &Cx, resource: &Rc<Resource>, address: &[u8]) -> Result<(), Errno> {
     let any_port = address.get(2..4) == Some(&[0, 0]);
     let _committing = Committing::new(cx, resource);
     for _ in 0..ATTEMPTS {
@@ -75,7 +76,7 @@ fn wildcard(resource: &Resource) -> Vec<u8> {
 }
 
 /// `listen`.
-pub async fn listen(cx: &Cx, resource: &Resource) -> Result<Outcome, Errno> {
+pub async fn listen(cx: &Cx, resource: &Rc<Resource>) -> Result<Outcome, Errno> {
     if !resource.both.get() {
         bind(cx, resource, &wildcard(resource)).await?;
     }
@@ -100,11 +101,13 @@ async fn set_flags(cx: &Cx, flags: Option<u64>) -> Result<i64, Errno> {
 }
 
 /// `fcntl` with `F_GETFL` and `F_SETFL`: the program sees the flags that it has set.
-pub async fn flags(cx: &Cx, resource: &Resource) -> Result<Outcome, Errno> {
+pub async fn flags(cx: &Cx, resource: &Rc<Resource>) -> Result<Outcome, Errno> {
     let own = u64::from(O_NONBLOCK);
     if cx.int(1) as u32 == F_SETFL {
         let result = set_flags(cx, Some(cx.arguments[2])).await?;
         resource.nonblocking.set(cx.arguments[2] & own != 0);
+        let asynchronous = cx.arguments[2] & u64::from(O_ASYNC) != 0;
+        super::signals::set_asynchronous(cx, resource, asynchronous).await?;
         return Ok(Outcome::Return(result));
     }
     let flags = check(cx.original().await)? as u64 & !own;

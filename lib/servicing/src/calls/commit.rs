@@ -16,7 +16,7 @@ use wire::{Request, layout};
 /// # Errors
 /// What the delegate's kernel says; `ENETUNREACH` where another thread has made the socket the
 /// own kernel's meanwhile.
-pub async fn commit(cx: &Cx, resource: &Resource) -> Result<i32, Errno> {
+pub async fn commit(cx: &Cx, resource: &Rc<Resource>) -> Result<i32, Errno> {
     settled(cx, resource).await?;
     match resource.state.get() {
         State::Undecided => {}
@@ -55,12 +55,12 @@ pub(super) async fn make(cx: &Cx, resource: &Resource) -> Result<Made, Errno> {
 }
 
 /// From here on the program's socket is that one.
-pub(super) async fn adopt(cx: &Cx, resource: &Resource, made: Made) -> Result<(), Errno> {
+pub(super) async fn adopt(cx: &Cx, resource: &Rc<Resource>, made: Made) -> Result<(), Errno> {
     resource.holders.borrow_mut().insert(made.delegate, made.fd);
     resource.state.set(State::Remote(made.fd));
     super::epoll::committed(cx, resource).await?;
     super::passing::share(cx, resource).await;
-    Ok(())
+    super::signals::refresh(cx, resource).await
 }
 
 /// The time in which a thread makes a socket commit.

@@ -1,15 +1,15 @@
 //! `ioctl` of sockets.
-use super::descriptors::refuse_signals;
 use super::readiness::Access;
 use super::refuse;
+use super::signals;
 use super::vouch::vouch;
 use crate::cx::Cx;
 use crate::space::Outcome;
 use crate::table::Entry;
 use crate::world::Kind;
 use linux_abi::{
-    Errno, FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, IFREQ_SIZE, SIOCGIFCONF, SocketRequest, check,
-    is_terminal_request, nr, socket_request,
+    Errno, FIOASYNC, FIOCLEX, FIONBIO, FIONCLEX, FIOSETOWN, IFREQ_SIZE, SIOCGIFCONF, SIOCSPGRP,
+    SocketRequest, check, is_terminal_request, nr, socket_request,
 };
 use wire::{Request, layout};
 
@@ -33,8 +33,14 @@ async fn flags(cx: &Cx, entry: &Entry) -> Result<Option<Outcome>, Errno> {
             Ok(Some(Outcome::Return(result)))
         }
         FIOASYNC if !entry.is_local() => {
+            let hold = cx.hold(entry);
             let on = i32::from_le_bytes(cx.array(cx.arguments[2]).await?);
-            if on == 0 { Ok(Some(Outcome::Reflect)) } else { refuse_signals(cx).map(Some) }
+            let result = check(cx.original().await)?;
+            signals::set_asynchronous(cx, &hold.resource, on != 0).await?;
+            Ok(Some(Outcome::Return(result)))
+        }
+        FIOSETOWN | SIOCSPGRP if !entry.is_local() => {
+            signals::owner_changes(cx, entry).await.map(Some)
         }
         command @ (FIOCLEX | FIONCLEX) => {
             cx.table.set_close_on_exec(cx.int(0), command == FIOCLEX);

@@ -1,13 +1,13 @@
 //! Calls about descriptors themselves. The program's own kernel carries them out on the
 //! placeholders; here is only kept up what the numbers stand for.
+use super::signals;
 use super::socket::put;
 use crate::cx::Cx;
 use crate::space::Outcome;
 use crate::table::Entry;
-use crate::world::Kind;
 use linux_abi::{
-    CLOSE_RANGE_CLOEXEC, Errno, F_DUPFD, F_DUPFD_CLOEXEC, F_GETFL, F_SETFD, F_SETFL, FD_CLOEXEC,
-    O_ASYNC, O_CLOEXEC, O_NONBLOCK, check, nr,
+    CLOSE_RANGE_CLOEXEC, Errno, F_DUPFD, F_DUPFD_CLOEXEC, F_GETFL, F_SETFD, F_SETFL, F_SETOWN,
+    F_SETOWN_EX, F_SETSIG, FD_CLOEXEC, O_ASYNC, O_CLOEXEC, O_NONBLOCK, check, nr,
 };
 use wire::Request;
 
@@ -18,6 +18,7 @@ pub async fn close(cx: &Cx) -> Result<Outcome, Errno> {
         // Whatever the delegate says, the placeholder must be closed.
         let _ = cx.simple(&Request::Close { fd }).await;
     }
+    signals::take_down(cx).await;
     Ok(Outcome::Reflect)
 }
 
@@ -28,8 +29,8 @@ pub async fn close_range(cx: &Cx) -> Result<Outcome, Errno> {
         return Ok(Outcome::Reflect);
     }
     let mut own = alloc::vec::Vec::new();
-    for wake in cx.table.wakes.borrow().iter().filter(|w| !w.closed.get()) {
-        own.extend(u32::try_from(wake.fd).ok().filter(|fd| (first..=last).contains(fd)));
+    for fd in cx.table.hidden() {
+        own.extend(u32::try_from(fd).ok().filter(|fd| (first..=last).contains(fd)));
     }
     own.sort_unstable();
     let mut from = first;
@@ -46,6 +47,7 @@ pub async fn close_range(cx: &Cx) -> Result<Outcome, Errno> {
     }
     let closed = cx.table.take_range(first, last, flags & CLOSE_RANGE_CLOEXEC != 0);
     cx.core.release(&cx.table, closed);
+    signals::take_down(cx).await;
     Ok(Outcome::Return(0))
 }
 
@@ -53,6 +55,7 @@ pub async fn close_range(cx: &Cx) -> Result<Outcome, Errno> {
 async fn follow(cx: &Cx, to: i64, entry: &Entry, close_on_exec: bool) -> Result<Outcome, Errno> {
     let fd = check(to)?;
     put(cx, fd as i32, Entry { resource: entry.resource.clone(), close_on_exec }).await;
+    signals::take_down(cx).await;
     Ok(Outcome::Return(fd))
 }
 
@@ -78,19 +81,10 @@ pub async fn dup_onto(cx: &Cx) -> Result<Outcome, Errno> {
         None => {
             let old = cx.table.remove(to);
             cx.core.release(&cx.table, old);
+            signals::take_down(cx).await;
             Ok(Outcome::Return(fd))
         }
     }
-}
-
-/// `SIGIO` for what happens in the service VM is not raised yet: said, not kept silent.
-///
-/// # Errors
-/// `EOPNOTSUPP`.
-pub fn refuse_signals(cx: &Cx) -> Result<Outcome, Errno> {
-    cx.note(Kind::Refused);
-    super::log_refusal(cx, Errno::EOPNOTSUPP);
-    Err(Errno::EOPNOTSUPP)
 }
 
 /// `fcntl`.
@@ -109,12 +103,15 @@ pub async fn fcntl(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
             let hold = cx.hold(entry);
             super::both::flags(cx, &hold.resource).await
         }
-        // Nobody would raise the signal.
-        F_SETFL if value & O_ASYNC != 0 && !entry.is_local() => refuse_signals(cx),
         F_SETFL => {
+            let hold = cx.hold(entry);
             let result = check(cx.original().await)?;
-            entry.resource.nonblocking.set(value & O_NONBLOCK != 0);
+            hold.resource.nonblocking.set(value & O_NONBLOCK != 0);
+            signals::set_asynchronous(cx, &hold.resource, value & O_ASYNC != 0).await?;
             Ok(Outcome::Return(result))
+        }
+        F_SETOWN | F_SETOWN_EX | F_SETSIG if !entry.is_local() => {
+            signals::owner_changes(cx, entry).await
         }
         _ => Ok(Outcome::Reflect),
     }

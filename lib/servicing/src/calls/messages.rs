@@ -134,7 +134,12 @@ pub async fn recvmmsg(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
                 received += 1;
             }
             Err(error) if received == 0 => return Err(error),
-            Err(_) => break,
+            Err(Errno::EAGAIN) => break,
+            // The next call reports it (`do_recvmmsg`).
+            Err(error) => {
+                entry.resource.error.set(Some(error));
+                break;
+            }
         }
         if flags & MSG_WAITFORONE != 0 {
             flags |= MSG_DONTWAIT;

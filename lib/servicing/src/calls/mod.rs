@@ -20,6 +20,8 @@ mod process;
 mod readiness;
 mod rules;
 mod sandbox;
+mod select;
+mod signals;
 mod socket;
 mod splice;
 mod split;
@@ -38,6 +40,7 @@ pub use ids::{Identity, introduce};
 pub use passing::{Passing, forget as forget_passing};
 pub use process::{adopt, enter_child, enter_program};
 pub use sandbox::screen;
+pub use select::{Question, go_on};
 
 /// What is to be done with a call.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,7 +76,7 @@ pub fn verdict(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
         nr::prctl | nr::seccomp if sandbox::is_install(number, arguments) => Verdict::Serve,
         _ if ids::changes(number, arguments) => Verdict::Serve,
         nr::close_range => Verdict::Serve,
-        nr::dup2 | nr::dup3 if table.is_hidden(arguments[1] as i32) => {
+        nr::dup2 | nr::dup3 if [0, 1].iter().any(|n| table.is_hidden(arguments[*n] as i32)) => {
             Verdict::Refuse(Errno::EBADF)
         }
         nr::dup2 | nr::dup3 | nr::poll | nr::ppoll | nr::select | nr::pselect6 if known => {
@@ -135,7 +138,7 @@ async fn dispatch(cx: &Cx) -> Result<Outcome, Errno> {
         n if ids::changes(n, &cx.arguments) => ids::change(cx).await,
         nr::dup2 | nr::dup3 => descriptors::dup_onto(cx).await,
         nr::poll | nr::ppoll => poll::poll(cx).await,
-        nr::select | nr::pselect6 => poll::select(cx).await,
+        nr::select | nr::pselect6 => select::select(cx).await,
         nr::pidfd_getfd => passing::take(cx).await,
         nr::splice => splice::splice(cx).await,
         // They don't take sockets, and say so of the placeholder.
@@ -209,6 +212,7 @@ async fn undecided(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
 }
 
 async fn remote(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    process::borrow_sockets(cx).await?;
     match cx.number {
         nr::connect => connect::connect(cx, entry).await,
         nr::bind => socket::bind(cx, entry).await,

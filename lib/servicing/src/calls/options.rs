@@ -9,8 +9,8 @@ use alloc::vec::Vec;
 use linux_abi::{
     Errno, IP_OPTIONS, IP_RETOPTS, IPV6_2292PKTOPTIONS, IPV6_2292RTHDR, IPV6_RTHDR, SO_ATTACH_BPF,
     SO_ATTACH_FILTER, SO_ATTACH_REUSEPORT_CBPF, SO_ATTACH_REUSEPORT_EBPF, SO_BINDTODEVICE,
-    SO_BINDTOIFINDEX, SO_RCVLOWAT, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO, SO_SNDTIMEO_NEW,
-    SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, TCP_ZEROCOPY_RECEIVE, TimeVal, check,
+    SO_BINDTOIFINDEX, SO_ERROR, SO_RCVLOWAT, SO_RCVTIMEO, SO_RCVTIMEO_NEW, SO_SNDTIMEO,
+    SO_SNDTIMEO_NEW, SOL_IP, SOL_IPV6, SOL_SOCKET, SOL_TCP, TCP_ZEROCOPY_RECEIVE, TimeVal, check,
 };
 use wire::{Request, layout};
 
@@ -175,17 +175,28 @@ pub async fn get_option(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?.min(OPTION_MAX);
     let value = cx.bytes(cx.arguments[3], room).await?;
     let hold = cx.hold(entry);
+    if (level, name) == (SOL_SOCKET, SO_ERROR)
+        && let Some(error) = hold.resource.error.take()
+    {
+        let number = i32::from(error.0).to_le_bytes();
+        return answer(cx, number.get(..room).unwrap_or(&number)).await;
+    }
     let fd = cx.remote_fd(&hold.resource)?;
     let lease = cx.worker().await?;
     lease.mailbox().memory().write_all(layout::PAYLOAD, &value)?;
     let length = room as u32;
     let response = cx.ask(&lease, &Request::GetOption { fd, level, name, length }).await?;
-    let result = check(response.value)?;
+    check(response.value)?;
     let mut out = alloc::vec![0; (response.length as usize).min(room)];
     lease.mailbox().memory().read_all(layout::PAYLOAD, &mut out)?;
-    cx.write(cx.arguments[3], &out).await?;
-    cx.write(length_at, &(out.len() as u32).to_le_bytes()).await?;
-    Ok(Outcome::Return(result))
+    answer(cx, &out).await
+}
+
+/// The value that `getsockopt` gives, and its length.
+async fn answer(cx: &Cx, value: &[u8]) -> Result<Outcome, Errno> {
+    cx.write(cx.arguments[3], value).await?;
+    cx.write(cx.arguments[4], &(value.len() as u32).to_le_bytes()).await?;
+    Ok(Outcome::Return(0))
 }
 
 fn refuse(cx: &Cx, error: Errno) -> Result<Outcome, Errno> {

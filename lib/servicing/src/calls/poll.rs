@@ -8,15 +8,12 @@ use crate::space::{Back, Outcome};
 use crate::wake::WakeLease;
 use crate::world::{Kind, add};
 use alloc::vec::Vec;
-use linux_abi::{
-    Errno, FdSet, POLLERR, POLLHUP, POLLIN, POLLNVAL, POLLOUT, POLLPRI, POLLRDBAND, POLLRDNORM,
-    POLLWRBAND, POLLWRNORM, PollFd, SIGSET_SIZE, SigsetArgument, TimeSpec, TimeVal, check, nr,
-};
+use linux_abi::{Errno, POLLIN, PollFd, SIGSET_SIZE, TimeSpec, check, nr};
 use paging::PAGE;
-use wire::{PollEntry, WAIT_FOREVER};
+use wire::WAIT_FOREVER;
 
 /// Most entries of one call.
-const ENTRIES_MAX: u64 = 16384;
+pub(super) const ENTRIES_MAX: u64 = 16384;
 /// Where the time lies in a scratch page; entries lie below, the drain buffer above.
 const TIME_AT: u64 = PAGE - 128;
 /// Entries that fit below.
@@ -25,8 +22,10 @@ const SCRATCH_ENTRIES: usize = (TIME_AT / 8) as usize;
 /// A signal mask for the time of the wait, as the program passed it.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Mask {
-    address: u64,
-    size: u64,
+    /// Where it lies.
+    pub address: u64,
+    /// Its bytes.
+    pub size: u64,
 }
 
 /// Memory in the process for a local `ppoll`.
@@ -68,6 +67,17 @@ pub(super) async fn wait(
     timeout: Option<u64>,
     mask: Mask,
 ) -> Result<Option<usize>, Errno> {
+    wait_on(cx, entries, timeout, mask, false).await
+}
+
+/// The same; `looked`: the local side has been looked at just now, and nothing is ready.
+pub(super) async fn wait_on(
+    cx: &Cx,
+    entries: &mut [PollFd],
+    timeout: Option<u64>,
+    mask: Mask,
+    looked: bool,
+) -> Result<Option<usize>, Errno> {
     let mut split = Split::new(entries, |fd| side(cx, fd));
     let answered = entries.iter().any(|e| e.revents != 0);
     if split.remote.is_empty() && !answered {
@@ -92,7 +102,7 @@ pub(super) async fn wait(
         look(cx, &mut split, room.as_ref()).await
     } else {
         match &room {
-            Some(room) => sleep(cx, &mut split, room, timeout, mask).await,
+            Some(room) => sleep(cx, &mut split, room, timeout, mask, looked).await,
             None => Err(Errno::EIO),
         }
     };
@@ -161,8 +171,16 @@ async fn poll_local(
 /// Where an earlier call has left the remote half out, the local side alone decides what is ready
 /// now: the delegate would have told. Otherwise it is asked while the local side is looked at, and
 /// its answer is waited for: a local side that is always ready must not hide the remote one.
-async fn begin(cx: &Cx, split: &mut Split, room: &Room) -> Result<Option<RemotePoll>, Errno> {
-    if split.local.is_empty() {
+///
+/// With a mask that may let a pending signal in, what is ready comes first, too.
+async fn begin(
+    cx: &Cx,
+    split: &mut Split,
+    room: &Room,
+    mask: Mask,
+    looked: bool,
+) -> Result<Option<RemotePoll>, Errno> {
+    if split.local.is_empty() && mask.address == 0 {
         let remote = RemotePoll::start(cx, &split.remote, WAIT_FOREVER).await?;
         let done = remote.spin(cx);
         if done {
@@ -182,7 +200,9 @@ async fn begin(cx: &Cx, split: &mut Split, room: &Room) -> Result<Option<RemoteP
         let remote = RemotePoll::start(cx, &split.remote, WAIT_FOREVER).await?;
         return Ok((!ready(split)).then_some(remote));
     };
-    look_local(cx, split, Some(room)).await?;
+    if !looked {
+        look_local(cx, split, Some(room)).await?;
+    }
     if remote.is_done(cx) {
         remote.take(cx, &mut split.remote);
         return Ok(None);
@@ -201,8 +221,9 @@ async fn sleep(
     room: &Room,
     timeout: Option<u64>,
     mask: Mask,
+    looked: bool,
 ) -> Result<(), Errno> {
-    let Some(mut remote) = begin(cx, split, room).await? else { return Ok(()) };
+    let Some(mut remote) = begin(cx, split, room, mask, looked).await? else { return Ok(()) };
     let deadline = timeout.map(|t| cx.core.world.now().saturating_add(t));
     let lease = cx.wake().await?;
     loop {
@@ -227,7 +248,15 @@ async fn sleep(
             remote.take(cx, &mut split.remote);
             return Ok(());
         }
-        if local || result == 0 {
+        if result == 0 {
+            // An answer may take longer than the program waits: what is ready is told all the same.
+            drop(remote);
+            let last = RemotePoll::start(cx, &split.remote, 0).await?;
+            last.soon(cx).await?;
+            last.take(cx, &mut split.remote);
+            return Ok(());
+        }
+        if local {
             // What is still out stays out when `remote` goes; nobody waits for that.
             add(&cx.core.counters.cancellations, 1);
             return Ok(());
@@ -278,7 +307,12 @@ pub(super) async fn time_in(cx: &Cx, at: u64) -> Result<Option<u64>, Errno> {
 }
 
 /// Linux tells what is left of the time.
-async fn time_out(cx: &Cx, at: u64, timeout: Option<u64>, start: u64) -> Result<(), Errno> {
+pub(super) async fn time_out(
+    cx: &Cx,
+    at: u64,
+    timeout: Option<u64>,
+    start: u64,
+) -> Result<(), Errno> {
     if let (Some(timeout), true) = (timeout, at != 0) {
         let left = timeout.saturating_sub(cx.core.world.now().saturating_sub(start));
         cx.write(at, &TimeSpec::from_nanoseconds(left).encode()).await?;
@@ -286,123 +320,8 @@ async fn time_out(cx: &Cx, at: u64, timeout: Option<u64>, start: u64) -> Result<
     Ok(())
 }
 
-/// What a set of `select` asks for, and what makes its bits.
-const SETS: [(u16, u16); 3] = [
-    (POLLIN | POLLRDNORM | POLLRDBAND, POLLIN | POLLRDNORM | POLLRDBAND | POLLHUP | POLLERR),
-    (POLLOUT | POLLWRNORM | POLLWRBAND, POLLOUT | POLLWRNORM | POLLWRBAND | POLLERR),
-    (POLLPRI, POLLPRI),
-];
-
 fn is_select(cx: &Cx) -> bool {
     matches!(cx.number, nr::select | nr::pselect6)
-}
-
-/// True when an entry is ready for all that a `select` asks about it: nothing can be added to the
-/// sets that the program gets. Of a `poll`, `POLLHUP` and `POLLERR` can always come on top.
-pub(super) fn is_complete(entry: &PollEntry) -> bool {
-    let complete = |(ask, found)| match entry.events & ask {
-        0 => true,
-        asked => asked == ask && entry.revents & found != 0,
-    };
-    entry.revents & POLLNVAL == 0 && SETS.into_iter().all(complete)
-}
-
-/// The entries that three sets ask for.
-fn entries_of(sets: &[Vec<u8>; 3], count: usize) -> Vec<PollFd> {
-    let mut entries = Vec::new();
-    for fd in 0..count {
-        let asked = |(set, (ask, _)): (&Vec<u8>, (u16, u16))| {
-            if FdSet::contains(set, fd) { ask } else { 0 }
-        };
-        let events = sets.iter().zip(SETS).map(asked).fold(0, |a, b| a | b);
-        if events != 0 {
-            entries.push(PollFd { fd: fd as i32, events, revents: 0 });
-        }
-    }
-    entries
-}
-
-/// The sets that come of polled entries, and how many bits are in them.
-///
-/// # Errors
-/// `EBADF` when a descriptor is not open.
-fn sets_of(
-    sets: &[Vec<u8>; 3],
-    entries: &[PollFd],
-    count: usize,
-) -> Result<([Vec<u8>; 3], i64), Errno> {
-    let mut out = [const { Vec::new() }; 3];
-    let mut bits = 0;
-    for ((out, asked), (_, found)) in out.iter_mut().zip(sets).zip(SETS) {
-        if asked.is_empty() {
-            continue;
-        }
-        *out = alloc::vec![0; FdSet::bytes(count)];
-        for entry in entries {
-            let fd = entry.fd as usize;
-            if entry.revents & POLLNVAL != 0 {
-                return Err(Errno::EBADF);
-            }
-            if entry.revents & found != 0 && FdSet::contains(asked, fd) {
-                FdSet::insert(out, fd);
-                bits += 1;
-            }
-        }
-    }
-    Ok((out, bits))
-}
-
-/// `select` and `pselect6`.
-pub async fn select(cx: &Cx) -> Result<Outcome, Errno> {
-    let [_, read_at, write_at, except_at, time, sigset] = cx.arguments;
-    let count = usize::try_from(cx.int(0)).map_err(|_| Errno::EINVAL)?;
-    let count = count.min(ENTRIES_MAX as usize);
-    let places = [read_at, write_at, except_at];
-    let mut sets = [const { Vec::new() }; 3];
-    for (set, at) in sets.iter_mut().zip(places) {
-        if at != 0 {
-            *set = cx.bytes(at, FdSet::bytes(count)).await?;
-        }
-    }
-    let mut entries = entries_of(&sets, count);
-    let (timeout, mask) = if cx.number == nr::select {
-        (timeval_in(cx, time).await?, Mask::default())
-    } else {
-        let mask = match sigset {
-            0 => SigsetArgument::default(),
-            at => SigsetArgument::decode(&cx.array(at).await?),
-        };
-        (time_in(cx, time).await?, Mask { address: mask.address, size: mask.size })
-    };
-    let start = cx.core.world.now();
-    let result = wait(cx, &mut entries, timeout, mask).await;
-    if matches!(result, Ok(None)) {
-        return Ok(Outcome::Reflect);
-    }
-    if cx.number == nr::pselect6 {
-        time_out(cx, time, timeout, start).await?;
-    } else if let (Some(timeout), true) = (timeout, time != 0) {
-        let left = timeout.saturating_sub(cx.core.world.now().saturating_sub(start));
-        let TimeSpec { seconds, nanoseconds } = TimeSpec::from_nanoseconds(left);
-        let left = TimeVal { seconds, microseconds: nanoseconds / 1000 };
-        cx.write(time, &left.encode()).await?;
-    }
-    result?;
-    let (out, bits) = sets_of(&sets, &entries, count)?;
-    for (set, at) in out.iter().zip(places) {
-        if at != 0 {
-            cx.write(at, set).await?;
-        }
-    }
-    Ok(Outcome::Return(bits))
-}
-
-async fn timeval_in(cx: &Cx, at: u64) -> Result<Option<u64>, Errno> {
-    if at == 0 {
-        return Ok(None);
-    }
-    let time = TimeVal::decode(&cx.array(at).await?);
-    time.to_nanoseconds().map(Some).ok_or(Errno::EINVAL)
 }
 
 #[cfg(test)]

@@ -3,10 +3,8 @@
 use crate::core::Core;
 use crate::cx::Cx;
 use crate::delegate::Life;
-use crate::space::{
-    Exec, FIRST_PAGES, Fork, GATE_CODE, GATE_NONCE_AT, Gate, Outcome, Role, SCRATCH_PAGES, Space,
-    Via,
-};
+use crate::gate::Gate;
+use crate::space::{Exec, FIRST_PAGES, Fork, Outcome, Role, SCRATCH_PAGES, Space, Via};
 use crate::spelling::spell;
 use crate::table::Table;
 use crate::world::{add, short_name};
@@ -25,6 +23,7 @@ pub async fn execve(cx: &Cx) -> Result<Outcome, Errno> {
     let Ok(path) = cx.string(cx.arguments[0], PATH_MAX).await else {
         return Ok(Outcome::Reflect);
     };
+    let path = behind_link(cx, &path).unwrap_or(path);
     let program = may_become(cx, &path);
     let spelled = program.and_then(|program| {
         let spelled = spell(&path, cx.core.world.random()).filter(|s| s.len() < PAGE as usize);
@@ -43,10 +42,8 @@ pub async fn execve(cx: &Cx) -> Result<Outcome, Errno> {
     cx.write(scratch.address, &spelled).await?;
     cx.write(scratch.address + spelled.len() as u64, &[0]).await?;
     let in_child = cx.space.in_child(cx.fs);
-    if in_child && cx.table.has_remote() && cx.table.delegate.borrow().is_none() {
-        // What it inherits must get a delegate while its parent still holds it.
-        start_delegate(cx, &cx.table).await?;
-    }
+    // What it inherits must get a delegate while its parent still holds it.
+    borrow_sockets(cx).await?;
     let exec = Rc::new(Exec {
         spelled,
         path,
@@ -63,6 +60,16 @@ pub async fn execve(cx: &Cx) -> Result<Outcome, Errno> {
     cx.table.in_exec.set(false);
     cx.core.execs.borrow_mut().retain(|e| !Rc::ptr_eq(e, &exec));
     Ok(Outcome::Return(result))
+}
+
+/// The program that a link to the launcher stands in front of, where this process may become it. The
+/// launcher would start it anew, without what is remote.
+fn behind_link(cx: &Cx, path: &[u8]) -> Option<Vec<u8>> {
+    let path = policy::normalise(path)?;
+    let name = path.strip_prefix(wire::LINKS.as_bytes())?.strip_prefix(b"/")?;
+    let programs = cx.core.policy.programs.iter().map(|program| program.path.as_bytes());
+    let mut named = programs.filter(|path| path.rsplit(|b| *b == b'/').next() == Some(name));
+    named.next().filter(|path| may_become(cx, path).is_some()).map(<[u8]>::to_vec)
 }
 
 /// The program of the policy that this process may become.
@@ -160,6 +167,18 @@ fn leave_parent(core: &Core, table: &Table) {
     }
 }
 
+/// A child of `vfork` gets a delegate with its parent's sockets, if it has none yet.
+///
+/// # Errors
+/// What kept the thread from waiting; `EAGAIN` where there is no delegate.
+pub async fn borrow_sockets(cx: &Cx) -> Result<(), Errno> {
+    let without = cx.table.delegate.borrow().is_none();
+    if without && cx.space.in_child(cx.fs) && cx.table.has_remote() {
+        start_delegate(cx, &cx.table).await?;
+    }
+    Ok(())
+}
+
 /// Starts the child's delegate: forked from the parent's, whose sockets it keeps.
 async fn start_delegate(cx: &Cx, table: &Table) -> Result<(), Errno> {
     let parent = if Rc::ptr_eq(&cx.space.table, &cx.table) || !cx.space.in_child(cx.fs) {
@@ -167,7 +186,9 @@ async fn start_delegate(cx: &Cx, table: &Table) -> Result<(), Errno> {
     } else {
         cx.space.table.delegate.borrow().clone()
     };
-    let Some(parent) = parent.filter(|d| d.life() == Life::Ready) else {
+    // One that has only been asked for will have what its child inherits, and forks when it is there: a
+    // daemon's parent may be gone by then.
+    let Some(parent) = parent.filter(|d| matches!(d.life(), Life::Starting | Life::Ready)) else {
         // Nothing can be inherited from a delegate that is not there.
         return Ok(());
     };
@@ -227,12 +248,11 @@ async fn prepare(cx: &Cx) -> Result<(), Errno> {
     nonce[..8].copy_from_slice(&cx.core.world.random().to_le_bytes());
     nonce[8..].copy_from_slice(&cx.core.world.random().to_le_bytes());
     let tables = cx.space.tables(&cx.core);
-    let code = tables.write(address, &GATE_CODE);
-    let written = code.and_then(|()| tables.write(address + GATE_NONCE_AT, &nonce));
-    written.map_err(|_| Errno::EFAULT)?;
+    let gate = Gate { address, nonce };
+    tables.write(address, &gate.head()).map_err(|_| Errno::EFAULT)?;
     let protect = [address, PAGE, PROT_READ | PROT_EXEC, 0, 0, 0];
     check(cx.local_via(nr::mprotect, protect, Via::Original).await)?;
-    cx.space.gate.set(Some(Gate { address, nonce }));
+    cx.space.gate.set(Some(gate));
     super::sandbox::check_unfiltered(cx).await?;
     cx.table.pid.set(check(cx.local(nr::getpid, [0; 6]).await).unwrap_or(0) as i32);
     // The lifeline: from now on the process's end is noticed.
@@ -241,8 +261,24 @@ async fn prepare(cx: &Cx) -> Result<(), Errno> {
         super::ids::learn(cx, false).await;
         // Its delegate comes to life while it loads its libraries.
         cx.core.delegate(&cx.table);
+        renew_bells(cx).await;
     }
     Ok(())
+}
+
+/// Bells are closed by `execve`; the sockets that a program inherits go on raising signals.
+async fn renew_bells(cx: &Cx) {
+    let entries: Vec<_> = cx.table.entries.borrow().values().map(|e| e.resource.clone()).collect();
+    for resource in entries {
+        if let Err(error) = super::signals::refresh(cx, &resource).await {
+            cx.core.world.log(format_args!(
+                "{}[{}]: a socket raises no signals any more: {}",
+                cx.space.name.borrow(),
+                cx.space.id,
+                error.name(),
+            ));
+        }
+    }
 }
 
 /// The first steps of a child of `fork`: its parent's wake sockets are none of its own.
@@ -272,6 +308,9 @@ pub async fn enter_child(cx: Rc<Cx>) -> Outcome {
 
 /// Lets a child go that the policy does not trust: without the gate it cannot pass for anyone.
 async fn disown(cx: &Cx) {
+    for bell in cx.table.take_bells(|_| true) {
+        cx.local(nr::close, [bell.fd as u64, 0, 0, 0, 0, 0]).await;
+    }
     let length = (1 + SCRATCH_PAGES) * PAGE;
     if let Some(gate) = cx.space.gate.get() {
         cx.local_via(nr::munmap, [gate.address, length, 0, 0, 0, 0], Via::Original).await;
@@ -292,6 +331,7 @@ pub fn adopt(core: &Core, exec: &Exec, cr3: u64) -> Rc<Space> {
     // Wake sockets are closed by `execve`.
     core.wakes.drop_table(&*core.world, table.id);
     table.wakes.borrow_mut().clear();
+    table.bells.borrow_mut().clear();
     table.changed();
     table.inherited.borrow_mut().clear();
     table.in_exec.set(false);

@@ -7,7 +7,7 @@ use crate::wake::Wake;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
-use linux_abi::{Errno, POLLIN, PollFd, SIGSET_SIZE, TimeSpec, check, nr};
+use linux_abi::{Errno, POLLIN, POLLRDHUP, PollFd, SIGSET_SIZE, TimeSpec, check, nr};
 use paging::PAGE;
 use wire::{PollEntry, Request, WAIT_FOREVER, layout};
 
@@ -129,6 +129,7 @@ impl RemotePoll {
     }
 
     async fn post(cx: &Cx, entries: &[PollEntry], wait: u64) -> Result<Out, Errno> {
+        cx.take_turns().await;
         let lease = cx.worker().await?;
         let out = Self::post_with(cx, &lease, entries, wait)?;
         *cx.exchange.worker.borrow_mut() = Some(lease);
@@ -238,7 +239,7 @@ impl RemotePoll {
             };
             ready += usize::from(entry.revents != 0);
         }
-        if !lost && entries.iter().all(super::poll::is_complete) {
+        if !lost && entries.iter().all(super::select::is_complete) {
             let (delegate, at) = (lease.delegate.id, cx.core.world.now());
             self.table.standing.note(Answer { entries: entries.to_vec(), delegate, since, at });
         }
@@ -252,6 +253,12 @@ pub fn recall(cx: &Cx, entries: &mut [PollEntry]) -> bool {
     let Some(delegate) = cx.table.delegate.borrow().clone() else { return false };
     let (activity, now) = (cx.core.delegates.activity.get(), cx.core.world.now());
     cx.table.standing.recall(entries, &delegate, activity, now)
+}
+
+/// True while an earlier call's poll of the same is out, without an answer.
+pub fn is_out(cx: &Cx, entries: &[PollEntry]) -> bool {
+    let Some(delegate) = cx.table.delegate.borrow().clone() else { return false };
+    cx.table.standing.is_out(entries, &delegate, &cx.core.wakes)
 }
 
 /// What `poll` says of a socket that is lost.
@@ -311,6 +318,22 @@ pub async fn wait_ready(
         }
     }
     Ok(())
+}
+
+/// Waits for some nanoseconds, or until the other side of a stream has ended: whether it has.
+///
+/// # Errors
+/// `EINTR`, `EAGAIN` when the time of the call is over, the socket's loss.
+pub async fn ends_within(
+    cx: &Cx,
+    resource: &Resource,
+    time: u64,
+    patience: Patience,
+) -> Result<bool, Errno> {
+    let fd = cx.remote_fd(resource)?;
+    let mut entry = [PollEntry { fd, events: POLLRDHUP, revents: 0 }];
+    wait_for(cx, &mut entry, time, patience).await?;
+    Ok(entry[0].revents != 0)
 }
 
 /// Waits for some nanoseconds, with restarts by signals' handlers as for a call without time-out.

@@ -5,12 +5,14 @@ pub use super::buffers::Buffers;
 use super::commit::{commit, settled};
 use super::connect::finish_fast_open;
 use super::netlink;
-use super::readiness::{Access as _, Patience, wait_ready};
+use super::readiness::{Access as _, Patience, ends_within, wait_ready};
 use super::rules::{Peer, peer};
+use super::signals::quieten;
 use super::socket::{address_in, address_of, address_out};
+use crate::bell::Receiver;
 use crate::cx::{Cx, Hold};
 use crate::space::Outcome;
-use crate::table::{Entry, State};
+use crate::table::{Entry, Resource, State};
 use crate::world::add;
 use alloc::vec::Vec;
 use linux_abi::{
@@ -21,6 +23,11 @@ use wire::{Request, layout};
 
 /// Flags of sends that only concern the own side.
 const OWN_FLAGS: u32 = MSG_DONTWAIT | 0x4000_0000 | SOCK_CLOEXEC | 0x1_0000;
+
+/// Flags of a look at everything.
+const PEEK_ALL: u32 = MSG_PEEK | MSG_WAITALL;
+/// Time between two looks, in nanoseconds.
+const PEEK_PERIOD: u64 = 5_000_000;
 
 /// What is sent besides the data.
 #[derive(Clone, Debug, Default)]
@@ -39,6 +46,7 @@ pub struct Extra {
 /// As `sendmsg`; `SIGPIPE` has been raised where it must be.
 pub async fn send(cx: &Cx, entry: &Entry, buffers: &Buffers, extra: &Extra) -> Result<i64, Errno> {
     let hold = cx.hold(entry);
+    report_error(&hold.resource)?;
     let mut sent = 0;
     match send_all(cx, &hold, buffers, extra, &mut sent).await {
         Ok(()) => {}
@@ -51,6 +59,11 @@ pub async fn send(cx: &Cx, entry: &Entry, buffers: &Buffers, extra: &Extra) -> R
     }
     add(&cx.core.counters.bytes_out, sent);
     Ok(sent as i64)
+}
+
+/// An error that an earlier call has left.
+fn report_error(resource: &Resource) -> Result<(), Errno> {
+    resource.error.take().map_or(Ok(()), Err)
 }
 
 /// `SIGPIPE` for the calling thread.
@@ -144,6 +157,10 @@ pub async fn receive(
 ) -> Result<Received, Errno> {
     let hold = cx.hold(entry);
     let resource = &hold.resource;
+    quieten(cx, resource).await?;
+    if flags & (MSG_OOB | MSG_ERRQUEUE) == 0 {
+        report_error(resource)?;
+    }
     // Urgent data and errors are there or not: nobody waits for them (`tcp_recv_urg`).
     let waits = !resource.nonblocking.get() && flags & (MSG_DONTWAIT | MSG_OOB | MSG_ERRQUEUE) == 0;
     let stream = resource.is_stream() && waits && flags & MSG_PEEK == 0;
@@ -151,6 +168,9 @@ pub async fn receive(
     // A mark that is never reached asks for all.
     let all = stream && (flags & MSG_WAITALL != 0 || mark > 1 && mark >= buffers.total);
     let patience = Patience::from_timeout(resource.receive_timeout.get(), cx.core.world.now());
+    if resource.is_stream() && waits && flags & PEEK_ALL == PEEK_ALL {
+        return peek_all(cx, &hold, buffers, (flags, control), patience).await;
+    }
     let mut received = Received::default();
     let mut done = 0;
     if stream && mark > 1 && !all {
@@ -161,6 +181,7 @@ pub async fn receive(
         let patience = if done > 0 { patience.once_begun() } else { patience };
         let result = match part {
             Err(Errno::EAGAIN) if waits => {
+                let _receiver = Receiver::new(&resource.signals);
                 wait_ready(cx, resource, POLLIN, patience).await.map(|()| None)
             }
             other => other.map(Some),
@@ -184,6 +205,31 @@ pub async fn receive(
     }
     add(&cx.core.counters.bytes_in, done);
     Ok(received)
+}
+
+/// Looks at a stream until there is as much as was asked for, or all that will come. That there is more
+/// than before is nothing that can be waited for.
+async fn peek_all(
+    cx: &Cx,
+    hold: &Hold,
+    buffers: &Buffers,
+    how: (u32, u32),
+    patience: Patience,
+) -> Result<Received, Errno> {
+    let target = buffers.total.min(u64::from(layout::PAYLOAD_MAX));
+    let mut ended = false;
+    loop {
+        match receive_part(cx, hold, buffers, how, 0).await {
+            Err(Errno::EAGAIN) => wait_ready(cx, &hold.resource, POLLIN, patience).await?,
+            Ok(seen) if seen.value > 0 && (seen.value as u64) < target && !ended => {
+                match ends_within(cx, &hold.resource, PEEK_PERIOD, patience.once_begun()).await {
+                    Ok(end) => ended = end,
+                    Err(_) => return Ok(seen),
+                }
+            }
+            other => return other,
+        }
+    }
 }
 
 async fn receive_part(

@@ -48,7 +48,14 @@ impl Activity {
 
     /// True for a request that does nothing to any socket.
     const fn is_look(request: &Request) -> bool {
-        matches!(request, Request::Poll { .. } | Request::Nop | Request::File(_))
+        matches!(
+            request,
+            Request::Poll { .. }
+                | Request::Nop
+                | Request::File(_)
+                | Request::Watch { .. }
+                | Request::Events
+        )
     }
 
     fn note(&self, request: &Request) {

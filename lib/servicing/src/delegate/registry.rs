@@ -61,14 +61,20 @@ impl Delegates {
         (delegate, completion)
     }
 
+    /// The living delegate of that number.
+    #[must_use]
+    pub fn find(&self, id: u32) -> Option<Rc<Delegate>> {
+        let list = self.list.borrow();
+        list.iter().find(|d| d.id == id && d.life.get() == Life::Ready).cloned()
+    }
+
     /// The pid of a living delegate, zero for the dispatcher.
     #[must_use]
     pub fn pid(&self, id: u32) -> Option<i32> {
         if id == 0 {
             return self.dispatcher().map(|_| 0);
         }
-        let list = self.list.borrow();
-        let delegate = list.iter().find(|d| d.id == id && d.life.get() == Life::Ready)?;
+        let delegate = self.find(id)?;
         let response = delegate.birth.borrow().as_ref()?.get()?;
         i32::try_from(response.value).ok().filter(|pid| *pid > 0)
     }

@@ -1,6 +1,6 @@
 //! Workers and their mailboxes.
 use super::pages::Pages;
-use super::{Activity, Delegate};
+use super::{Activity, Delegate, Life};
 use crate::wake::{Wake, Wakes};
 use crate::world::World;
 use alloc::rc::Rc;
@@ -175,11 +175,16 @@ impl Lease {
         self.slot.mailbox(&*self.world)
     }
 
-    /// Posts a request; true when the worker had to be woken.
+    /// Posts a request; true when the worker had to be woken. A delegate that died after the slot
+    /// was leased answers nothing any more: the request fails at once, with `EIO`.
     #[must_use]
     pub fn post(&self, request: &Request) -> (Rc<Completion>, bool) {
         self.delegate.activity.note(request);
         let completion = Rc::new(Completion::default());
+        if self.delegate.life() == Life::Dead {
+            completion.response.set(Some(Response::value(Errno::EIO.result())));
+            return (completion, false);
+        }
         let asleep = self.slot.post(&*self.world, request, completion.clone());
         (completion, asleep)
     }

@@ -4,6 +4,7 @@
 //! is nothing to be made up for when a descriptor is closed. Answers that are complete are kept too.
 use super::slot::Completion;
 use super::{Delegate, Lease, Life};
+use crate::wake::Wakes;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
 use core::cell::RefCell;
@@ -63,6 +64,15 @@ impl Standing {
         let fits = |k: &Kept| k.entries == entries && Rc::ptr_eq(&k.lease.delegate, delegate);
         let place = polls.iter().position(fits)?;
         Some(polls.remove(place)).filter(|k| k.lease.delegate.life() != Life::Dead)
+    }
+
+    /// True while the poll that asks this of this delegate is out, without an answer.
+    pub fn is_out(&self, entries: &[PollEntry], delegate: &Rc<Delegate>, wakes: &Wakes) -> bool {
+        let polls = self.polls.borrow();
+        let fits = |k: &&Kept| k.entries == entries && Rc::ptr_eq(&k.lease.delegate, delegate);
+        let Some(kept) = polls.iter().find(fits) else { return false };
+        kept.lease.check(wakes);
+        delegate.life() != Life::Dead && kept.completion.get().is_none()
     }
 
     /// Leaves a poll out.

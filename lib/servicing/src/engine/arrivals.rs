@@ -3,16 +3,21 @@ use super::{Engine, through_gate};
 use crate::calls;
 use crate::code::Vdso;
 use crate::cpu::{self, FS};
-use crate::space::{Back, Fork, GATE_RETURN, Role, Space, gate_is_in, root};
+use crate::gate::{self, Gate};
+use crate::space::{Back, Fork, Op, Role, Space, root};
 use crate::spelling;
 use crate::table::Table;
 use crate::world::add;
 use abi::vcpu::{VcpuState, reg};
 use alloc::rc::Rc;
 use alloc::string::String;
-use linux_abi::Errno;
+use linux_abi::{Errno, nr};
 use paging::Space as Tables;
 use wire::hypercall;
+
+/// Most processes between their request for trust and their `execve`; the oldest is forgotten for a
+/// new one. Some never make it, and how many ask is up to the guest's kernel.
+const LAUNCHERS: usize = 64;
 
 impl Engine {
     pub(super) fn vmmcall(&mut self, s: &mut VcpuState) {
@@ -38,11 +43,12 @@ impl Engine {
     fn at_gate(&mut self, s: &mut VcpuState) -> bool {
         let rip = s.rip;
         let returns_here = |space: &Space| {
-            space.gate.get().is_some_and(|g| g.address.wrapping_add(GATE_RETURN) == rip)
+            let back = |g: Gate| g.back() == rip || g.exit_of(rip).is_some();
+            space.gate.get().is_some_and(back)
         };
         if let Some(space) = self.core.space(s.cr3).filter(|space| returns_here(space))
             && space.gate_holds(&self.core)
-            && self.came_back(s, &space)
+            && (self.at_slot(s, &space) || self.came_back(s, &space))
         {
             return true;
         }
@@ -67,7 +73,12 @@ impl Engine {
             come_out(s, &fork);
             return true;
         }
-        let Some(op) = space.take(fs, rsp, through_gate) else { return false };
+        // A program that has started does not return: this is its `vfork` parent, whose call was made
+        // at the same place of the stack.
+        let starts = |op: &Op| op.exchange.out.get().is_some_and(|out| out.number == nr::execve);
+        let can_return = |op: &Op| result <= 0 || !starts(op);
+        let back = space.take(fs, rsp, |op| through_gate(op) && can_return(op));
+        let Some(op) = back else { return false };
         self.resume(s, space, op, Back::Result(result));
         true
     }
@@ -81,9 +92,9 @@ impl Engine {
         let descends = |parent: &&Rc<Space>| {
             let gate = parent.gate.get();
             gate.is_some_and(|g| {
-                g.address.wrapping_add(GATE_RETURN) == rip
+                g.back() == rip
                     && expected(parent, rsp, false).is_some()
-                    && gate_is_in(&self.core, s.cr3, g)
+                    && gate::is_in(&self.core, s.cr3, g)
             })
         };
         let parent = self.core.spaces.borrow().iter().find(descends).cloned();
@@ -128,6 +139,16 @@ impl Engine {
         let id = self.core.number();
         let space = Space::new(id, root(s.cr3), name, Role::Launcher, table);
         self.core.spaces.borrow_mut().push(Rc::new(space));
+        let oldest = {
+            let spaces = self.core.spaces.borrow();
+            let mut launchers = spaces.iter().filter(|s| s.role == Role::Launcher);
+            let oldest = launchers.next().cloned();
+            oldest.filter(|_| launchers.count() >= LAUNCHERS)
+        };
+        if let Some(oldest) = oldest {
+            self.core.bury(&oldest.table);
+            self.core.forget(&oldest);
+        }
         0
     }
 

@@ -3,9 +3,12 @@
 mod entry;
 mod epoll;
 mod kernel;
+mod owners;
+mod slot;
 mod tables;
 
 use self::kernel::Effect;
+use self::owners::{Owner, Raised};
 use super::instance::Instance;
 use super::service::{News, ROOT, Service};
 pub use super::world::{Fakes, IMAGE};
@@ -43,6 +46,7 @@ pub struct File {
     /// What `F_SETFL` has set.
     pub flags: Rc<Cell<u64>>,
     pub listens: Rc<Cell<bool>>,
+    pub owner: Rc<Cell<Owner>>,
     /// Tells sockets apart, however many descriptors they have.
     pub cookie: u64,
     /// How often something arrived.
@@ -58,6 +62,8 @@ pub enum Kind {
     Pipe,
     Unix,
     Epoll,
+    /// Readable when a signal is there.
+    Signals,
 }
 
 #[derive(Clone)]
@@ -84,6 +90,8 @@ pub struct Process {
     pub groups: Vec<u32>,
     /// Capabilities count in the first user namespace.
     pub initial: bool,
+    /// Its `vfork` child has not started a program yet.
+    pub suspended: bool,
     /// The next interruptible wait ends with this error.
     pub signal: Option<Signal>,
 }
@@ -124,8 +132,12 @@ pub struct Guest {
     pub iret: bool,
     /// Paths that were opened.
     pub opened: Vec<String>,
+    /// Signals of descriptors that were raised.
+    pub raised: Vec<Raised>,
     /// Delegates may be refused, since somebody plays tricks on them.
     pub hostile: bool,
+    /// This delegate dies while memory is populated for a call.
+    pub dies_at_populate: Option<u32>,
 }
 
 impl Guest {
@@ -158,7 +170,9 @@ impl Guest {
             exits: 0,
             iret: false,
             opened: Vec::new(),
+            raised: Vec::new(),
             hostile: false,
+            dies_at_populate: None,
         };
         guest.world.net.add_worker(&guest.world.service, wire::Kind::Dispatcher, 0, 0);
         guest.events();
@@ -210,6 +224,7 @@ impl Guest {
             capabilities: 0,
             groups: Vec::new(),
             initial: true,
+            suspended: false,
             signal: None,
         });
         self.processes.len() - 1
@@ -258,6 +273,7 @@ impl Guest {
             if let Record::Send { connection, bytes } = record {
                 for file in self.processes.iter().flat_map(|p| p.files.values()) {
                     if file.connection == Some(connection) {
+                        owners::raise(file, &mut self.raised);
                         file.bytes.borrow_mut().extend(bytes.as_slice());
                         break;
                     }
@@ -361,6 +377,13 @@ impl Guest {
         self.kernel(blocked.process)
     }
 
+    /// A blocked thread's time is over.
+    pub fn timed_out(&mut self, blocked: &Blocked) -> End {
+        self.load(blocked.process);
+        self.switch(&blocked.state);
+        self.leave(blocked.process, 0)
+    }
+
     /// Runs from a `SYSCALL` in user code.
     pub fn go(&mut self, process: usize) -> End {
         loop {
@@ -380,7 +403,7 @@ impl Guest {
             } else if gate.starts_with(&[0x0f, 0x01, 0xd9]) {
                 self.exit(ExitClass::Vmmcall);
                 assert_eq!(self.s.inject, 0, "#UD");
-            } else {
+            } else if !self.slot(process) {
                 return End::Done(self.s.regs.r[reg::RAX] as i64);
             }
             if self.s.cpl == 3 && self.s.rip == CODE + 2 {

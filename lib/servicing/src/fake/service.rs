@@ -1,5 +1,6 @@
 //! A fake service VM: mailboxes in fake memory, a scripted network behind them.
 mod epoll;
+mod events;
 mod files;
 
 use super::instance::Instance;
@@ -7,7 +8,7 @@ use memory::{Fake, Memory};
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
 use wire::vsock::{Connection, Record};
-use wire::{Kind, Mailbox, PollEntry, Registration, Request, Response, layout};
+use wire::{Kind, Mailbox, PollEntry, Registration, Request, Response, WAIT_FOREVER, layout};
 
 pub const ROOT: u64 = 0x1000;
 /// Mailboxes are mapped one to one from here on.
@@ -99,8 +100,12 @@ pub struct Service {
     pub identities: RefCell<Identities>,
     /// Files that there are.
     pub store: RefCell<files::Store>,
+    /// Watched sockets, and what has happened to them.
+    pub watched: RefCell<events::Watched>,
     tokens: RefCell<BTreeMap<u32, u64>>,
     next: Cell<u32>,
+    /// The time of polls that have one is over.
+    pub late: Cell<bool>,
     /// Delegates don't answer while this is set.
     pub frozen: Cell<bool>,
 }
@@ -255,7 +260,10 @@ impl Service {
             | Request::Listen { .. }
             | Request::Accept { .. } => return self.set_up(m, sockets, delegate, request),
             Request::File(ref request) => return Some(self.file(m, sockets, delegate, request)),
+            Request::Watch { fd, on } => self.watch(delegate, fd, on),
+            Request::Events => return self.events(m, delegate),
             Request::Epoll(ref request) => return self.epoll(m, sockets, delegate, request),
+            Request::Poll { wait, .. } if self.late.get() && wait != WAIT_FOREVER => 0,
             _ => return transfer(m, sockets, delegate, request),
         };
         Some(Response::value(value))

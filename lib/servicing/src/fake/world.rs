@@ -20,6 +20,8 @@ pub struct Fakes {
     pub service: Fake,
     clock: Cell<u64>,
     random: Cell<u64>,
+    /// No memory is left.
+    pub full: Cell<bool>,
     pub wakes: RefCell<VecDeque<Record>>,
     pub rings: RefCell<VecDeque<Record>>,
     pub lines: RefCell<Vec<String>>,
@@ -36,6 +38,7 @@ impl Default for Fakes {
             service: Fake::new(64 << 20),
             clock: Cell::new(1),
             random: Cell::new(7),
+            full: Cell::new(false),
             wakes: RefCell::default(),
             rings: RefCell::default(),
             lines: RefCell::default(),
@@ -61,6 +64,9 @@ impl World for Fakes {
     }
     fn image(&self) -> std::ops::Range<u64> {
         IMAGE
+    }
+    fn room(&self) -> bool {
+        !self.full.get()
     }
     fn window(&self) -> Option<Window<'_>> {
         Some(Window { at: WINDOW_AT, code: &self.window.code, data: &self.window.data })

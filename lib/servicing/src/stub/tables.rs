@@ -154,8 +154,7 @@ fn always(space: &Space) -> bool {
 fn record(table: &Table, always: bool) -> [u8; at::RECORD as usize] {
     let mut bytes = [0; at::RECORD as usize];
     let entries = table.entries.borrow();
-    let wakes = table.wakes.borrow();
-    let hidden = wakes.iter().filter(|w| !w.closed.get()).map(|w| w.fd);
+    let hidden = table.hidden();
     let (mut lowest, mut high) = (u32::MAX, false);
     for fd in entries.keys().copied().chain(hidden) {
         let Ok(fd) = u32::try_from(fd) else { continue };

@@ -1,4 +1,5 @@
 //! The whole engine against a fake guest and a fake service VM.
+mod alone;
 mod both;
 mod code;
 mod commit;
@@ -8,6 +9,7 @@ mod files;
 mod passing;
 mod rights;
 mod sandbox;
+mod signals;
 mod sockets;
 mod standing;
 mod stub;
@@ -323,6 +325,7 @@ fn what_is_not_covered_is_refused_not_done_locally() {
     let hidden = *g.processes[p].files.iter().find(|(_, f)| f.kind == Kind::Vsock).unwrap().0;
     assert_eq!(g.call(p, nr::close, &[hidden as u64]), -9);
     assert_eq!(g.call(p, nr::dup2, &[fd, hidden as u64]), -9);
+    assert_eq!(g.call(p, nr::dup2, &[hidden as u64, 50]), -9);
     assert_eq!(g.call(p, nr::close_range, &[3, u64::from(u32::MAX), 0]), 0);
     assert!(g.processes[p].files.contains_key(&hidden));
     assert_eq!(g.engine.census().descriptors, 0);

@@ -102,3 +102,46 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_link_to_the_launcher_is_the_program_for_who_is_trusted_already() {
+    for (programs, kept) in [("/usr/bin/curl:/usr/bin/wget", 1), ("/usr/bin/curl", 0)] {
+        let mut g = Guest::new(programs);
+        let p = g.start(b"/launcher");
+        g.hypercall(p, hypercall::TRUST, 0);
+        g.write(p, DATA, CURL);
+        g.call(p, nr::execve, &[DATA, 0, 0]);
+        let fd = connect(&mut g, p);
+        g.write(p, DATA, b"/run/trapline/bin/./wget\0");
+        g.call(p, nr::execve, &[DATA, 0, 0]);
+        g.events();
+        assert_eq!(g.engine.census().processes, kept, "{programs}");
+        let sent = g.call(p, nr::write, &[fd, DATA, 1]);
+        assert_eq!(sent == 1, kept == 1, "{programs}");
+    }
+}
+
+#[test]
+fn requests_for_trust_take_a_bounded_amount_of_memory() {
+    let (mut g, p, fd) = connected();
+    for _ in 0..80 {
+        let q = g.start(b"/launcher");
+        assert_eq!(g.hypercall(q, hypercall::TRUST, 0), 0);
+    }
+    assert_eq!(g.engine.watched().len(), 1 + 64);
+    // The last one is served, and so is who was trusted before.
+    let q = g.processes.len() - 1;
+    g.write(q, DATA, CURL);
+    assert_eq!(g.call(q, nr::execve, &[DATA, 0, 0]), 4242 + q as i64);
+    assert_eq!(g.call(p, nr::write, &[fd, DATA, 1]), 1);
+}
+
+#[test]
+fn without_memory_calls_are_refused_and_nothing_is_lost() {
+    let (mut g, p, fd) = connected();
+    g.world.full.set(true);
+    assert_eq!(g.call(p, nr::write, &[fd, DATA, 1]), -12);
+    assert_eq!(g.call(p, nr::getppid, &[]), 1);
+    g.world.full.set(false);
+    assert_eq!(g.call(p, nr::write, &[fd, DATA, 1]), 1);
+}

@@ -1,12 +1,13 @@
 //! Sockets: which there are, where they belong, what must not get past the address rule.
-use super::guest::DATA;
-use super::{address, connected, remote_fd, trusted};
+use super::guest::{DATA, End, Guest, Signal};
+use super::{FS, RSP, address, blocked, connected, done, remote_fd, trusted};
 use crate::fake::service::{ROOT, mailbox};
 use linux_abi::{Errno, nr};
 use wire::{Kind, Registration, Request};
 
 const EPERM: i64 = -1;
 const ENETUNREACH: i64 = -101;
+const ECONNRESET: i64 = -104;
 
 /// `struct sockaddr_nl` of the kernel.
 const KERNEL: [u8; 12] = [16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -116,15 +117,6 @@ fn options_go_along_once_each() {
 }
 
 #[test]
-fn signals_that_nobody_would_raise_are_refused() {
-    let (mut g, p, fd) = connected();
-    assert_eq!(g.call(p, nr::fcntl, &[fd, 4, 0o20000]), -95);
-    g.write(p, DATA, &1u32.to_le_bytes());
-    assert_eq!(g.call(p, nr::ioctl, &[fd, 0x5452, DATA]), -95);
-    assert_eq!(g.call(p, nr::fcntl, &[fd, 4, 0]), 0);
-}
-
-#[test]
 fn a_mailbox_with_a_wrong_token_learns_that_it_is_refused() {
     let (mut g, _) = trusted();
     let base = 0x300_0000;
@@ -135,4 +127,68 @@ fn a_mailbox_with_a_wrong_token_learns_that_it_is_refused() {
     assert_eq!(mailbox.admitted(), Ok(Some(Err(-13))));
     // One that lies nowhere learns nothing.
     assert_eq!(g.engine.register(ROOT, 0x7000_0000_0000), Err(Errno::EFAULT));
+}
+
+#[test]
+fn a_delegate_that_dies_while_its_data_are_prepared_leaves_nobody_waiting() {
+    // Its mailbox has its worker no more, but the call has it: what is posted there is never answered.
+    let (mut g, p, fd) = connected();
+    let buffer = g.reserve(p, 1);
+    g.dies_at_populate = Some(1);
+    let End::Done(result) = g.begin(p, FS, RSP, nr::write, &[fd, buffer, 10]) else {
+        panic!("waits for a delegate that is gone");
+    };
+    assert_eq!(result, ECONNRESET);
+    assert!(g.dies_at_populate.is_none(), "nothing was populated");
+}
+
+#[test]
+fn a_look_at_everything_waits_for_everything() {
+    let (mut g, p, fd) = connected();
+    let key = remote_fd(&g);
+    let arrive = |g: &Guest, bytes: &[u8]| {
+        g.world.net.sockets.borrow_mut().get_mut(&key).unwrap().received.extend(bytes);
+    };
+    // The fake hands out what it has, looked at or not.
+    let look = u64::from(linux_abi::MSG_PEEK | linux_abi::MSG_WAITALL);
+    arrive(&g, b"he");
+    let b = blocked(g.begin(p, FS, RSP, nr::recvfrom, &[fd, DATA, 4, look, 0, 0]));
+    arrive(&g, b"help");
+    g.world.net.late.set(true);
+    assert_eq!(done(g.again(&b)), 4);
+    assert_eq!(g.read(p, DATA, 4), b"help");
+    g.world.net.late.set(false);
+    // A signal ends it with what there is.
+    arrive(&g, b"x");
+    let b = blocked(g.begin(p, FS, RSP, nr::recvfrom, &[fd, DATA, 4, look, 0, 0]));
+    g.processes[p].signal = Some(Signal::Restart);
+    assert_eq!(done(g.again(&b)), 1);
+}
+
+#[test]
+fn the_error_that_ends_recvmmsg_is_told_by_the_next_call() {
+    let (mut g, p, fd) = connected();
+    let key = remote_fd(&g);
+    let put = |g: &Guest, n: u64, to: u64| {
+        let vector = DATA + 0x100 + n * 16;
+        g.write(p, vector, &[to.to_le_bytes(), 4u64.to_le_bytes()].concat());
+        let mut header = [0u8; 64];
+        header[16..24].copy_from_slice(&vector.to_le_bytes());
+        header[24] = 1;
+        g.write(p, DATA + 0x200 + n * 64, &header);
+    };
+    put(&g, 0, DATA);
+    put(&g, 1, 0x10);
+    for _ in 0..2 {
+        g.world.net.sockets.borrow_mut().get_mut(&key).unwrap().received.extend(b"12345678");
+    }
+    let messages = [fd, DATA + 0x200, 2, 0, 0];
+    assert_eq!(g.call(p, nr::recvmmsg, &messages), 1);
+    assert_eq!(g.call(p, nr::read, &[fd, DATA, 4]), -14);
+    assert_eq!(g.call(p, nr::read, &[fd, DATA, 4]), 4, "once");
+    assert_eq!(g.call(p, nr::recvmmsg, &messages), 1);
+    g.write(p, DATA + 8, &4u32.to_le_bytes());
+    assert_eq!(g.call(p, nr::getsockopt, &[fd, 1, 4, DATA, DATA + 8]), 0);
+    assert_eq!(g.read(p, DATA, 4), 14u32.to_le_bytes());
+    assert_eq!(g.call(p, nr::write, &[fd, DATA, 4]), 4);
 }

@@ -230,3 +230,27 @@ fn a_loop_over_a_ready_remote_side_asks_the_delegate_once() {
     assert!(matches!(read, End::Blocked(_)));
     assert!(b.select(false, false).is_none());
 }
+
+#[test]
+fn what_is_ready_is_told_however_short_the_wait_and_before_a_signal() {
+    let (mut g, p, fd) = connected();
+    let key = remote_fd(&g);
+    g.world.net.sockets.borrow_mut().get_mut(&key).unwrap().received.push_back(1);
+    g.write(p, DATA, &linux_abi::PollFd { fd: fd as i32, events: 1, revents: 0 }.encode());
+    // The answer comes after the time is over.
+    g.write(p, DATA + 64, &[1u64.to_le_bytes(), 0u64.to_le_bytes()].concat());
+    g.world.net.frozen.set(true);
+    let b = blocked(g.begin(p, FS, RSP, nr::ppoll, &[DATA, 1, DATA + 64, 0, 8]));
+    g.world.pass(2_000_000_000);
+    let b = blocked(g.timed_out(&b));
+    g.world.net.frozen.set(false);
+    assert_eq!(done(g.again(&b)), 1);
+    // A mask lets a signal in that is there already.
+    g.write(p, DATA + 128, &0u64.to_le_bytes());
+    g.world.net.frozen.set(true);
+    g.processes[p].signal = Some(Signal::Interrupt);
+    let b = blocked(g.begin(p, FS, RSP, nr::ppoll, &[DATA, 1, 0, DATA + 128, 8]));
+    g.world.net.frozen.set(false);
+    assert_eq!(done(g.again(&b)), 1);
+    assert_eq!(g.processes[p].signal, Some(Signal::Interrupt), "still there");
+}

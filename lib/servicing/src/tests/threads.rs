@@ -54,3 +54,51 @@ fn a_thread_with_storage_of_its_own_is_an_ordinary_one() {
     assert_eq!(done(g.begin(p, FS, RSP, nr::fcntl, &[all[0].0, 1])), 0);
     assert_eq!(g.engine.census().in_service, 0);
 }
+
+/// A `vfork` whose child has come out, as a process of its own.
+fn vfork(g: &mut Guest, p: usize) -> (Blocked, usize) {
+    g.processes[p].suspended = true;
+    let parent = blocked(g.begin(p, FS, RSP, nr::vfork, &[]));
+    let child = g.processes[p].clone();
+    g.processes.push(child);
+    let child = g.processes.len() - 1;
+    assert_eq!(done(g.child(&parent.state, child)), 0);
+    (parent, child)
+}
+
+#[test]
+fn a_vfork_child_uses_its_parents_sockets_before_it_starts_a_program() {
+    let (mut g, p, fd) = connected();
+    let (parent, child) = vfork(&mut g, p);
+    g.write(child, DATA, b"child");
+    let end = g.begin(child, FS, RSP, nr::write, &[fd, DATA, 5]);
+    let sent = match end {
+        End::Blocked(b) => done(g.again(&b)),
+        end => done(end),
+    };
+    assert_eq!(sent, 5, "{:?}", g.world.lines.borrow());
+    let hidden = *g.processes[p].files.iter().find(|(_, f)| f.kind == Kind::Vsock).unwrap().0;
+    assert_eq!(done(g.begin(child, FS, RSP, nr::dup2, &[hidden as u64, 60])), -9);
+    // It starts a program by a call from the very place where its parent's is made.
+    g.write(child, DATA, b"/usr/bin/curl\0");
+    assert_eq!(done(g.begin(child, FS, RSP, nr::execve, &[DATA, 0, 0])), 4242 + child as i64);
+    g.processes[p].suspended = false;
+    assert_eq!(done(g.again(&parent)), 500, "the parent gets the pid");
+    g.write(p, DATA, b"x");
+    assert_eq!(g.call(p, nr::write, &[fd, DATA, 1]), 1);
+    assert_eq!(g.engine.census().processes, 2);
+}
+
+#[test]
+fn a_vfork_child_whose_exec_fails_goes_on() {
+    let mut g = Guest::new("/usr/bin/curl:/usr/bin/missing");
+    let p = g.start(b"/launcher");
+    g.hypercall(p, hypercall::TRUST, 0);
+    g.write(p, DATA, b"/usr/bin/curl\0");
+    assert_eq!(g.call(p, nr::execve, &[DATA, 0, 0]), 4242);
+    let (parent, child) = vfork(&mut g, p);
+    g.write(child, DATA, b"/usr/bin/missing\0");
+    assert_eq!(done(g.begin(child, FS, RSP, nr::execve, &[DATA, 0, 0])), -2);
+    g.processes[p].suspended = false;
+    assert_eq!(done(g.again(&parent)), 500);
+}

@@ -1,5 +1,5 @@
 use super::*;
-use crate::PollEntry;
+use crate::{PollEntry, SocketEvent};
 use proptest::prelude::*;
 
 proptest! {
@@ -26,5 +26,6 @@ proptest! {
     #[test]
     fn poll_entries_round_trip(bytes: [u8; 8]) {
         prop_assert_eq!(PollEntry::decode(bytes).encode(), bytes);
+        prop_assert_eq!(SocketEvent::decode(bytes).encode(), bytes);
     }
 }

