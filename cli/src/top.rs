@@ -21,6 +21,9 @@ pub struct Arguments {
     /// End after so many samples, instead of with the machine
     #[arg(long, value_name = "N")]
     count: Option<u64>,
+    /// Show the machine of this `trapline` process, instead of the one that was started last
+    #[arg(long, value_name = "PID")]
+    pid: Option<u32>,
 }
 
 /// Events per second since the sample before.
@@ -41,12 +44,12 @@ struct Line {
     per_second: Rates,
 }
 
-/// Shows samples of the machine that was started last, until it ends.
+/// Shows samples of a machine, until it ends.
 ///
 /// # Errors
 /// None is running.
 pub fn top(arguments: &Arguments) -> Result<u8> {
-    let path = attach::find(&Cache::open()?)?;
+    let path = attach::find(&Cache::open()?, arguments.pid)?;
     let mut before: Option<(Instant, Sample)> = None;
     let mut shown = 0;
     loop {

@@ -83,14 +83,17 @@ fn answer(mut caller: UnixStream, sample: &Sample) -> Result<()> {
     Ok(caller.write_all(&serde_json::to_vec(sample)?)?)
 }
 
-/// The machine that was started last, of those that run.
+/// The machine that was started last, of those that run, or of those that the process `of` runs.
 ///
 /// # Errors
 /// None runs.
-pub fn find(cache: &Cache) -> Result<PathBuf> {
+pub fn find(cache: &Cache, of: Option<u32>) -> Result<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder(cache)?)?.flatten() {
         let path = entry.path();
+        if of.is_some_and(|pid| path.file_stem() != Some(pid.to_string().as_ref())) {
+            continue;
+        }
         if UnixStream::connect(&path).is_ok() {
             found.push((entry.metadata()?.modified()?, path));
         } else {
@@ -98,9 +101,12 @@ pub fn find(cache: &Cache) -> Result<PathBuf> {
             let _ = std::fs::remove_file(&path);
         }
     }
-    match found.into_iter().max() {
-        Some((_, path)) => Ok(path),
-        None => bail!("no machine is running; start one with `trapline run`"),
+    match (found.into_iter().max(), of) {
+        (Some((_, path)), _) => Ok(path),
+        (None, Some(pid)) => {
+            bail!("process {pid} runs no machine; without --pid, any one is shown")
+        }
+        (None, None) => bail!("no machine is running; start one with `trapline run`"),
     }
 }
 
