@@ -2,39 +2,9 @@
 use crate::machine::FramePool;
 use crate::machine::boot::Range;
 use crate::machine::table::FrameSource;
-use abi::{Error, HostPhys, MemRights, PAGE_SIZE};
+use abi::{Error, HostPhys, PAGE_SIZE};
 use alloc::vec::Vec;
-
-/// A range of physical memory with rights: what a memory capability is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct MemoryRange {
-    /// First byte, page aligned.
-    pub base: HostPhys,
-    /// Bytes, whole pages.
-    pub length: u64,
-    /// Rights.
-    pub rights: MemRights,
-}
-
-impl MemoryRange {
-    /// A part of it, with fewer rights. Device memory stays what it is: it is checked as such
-    /// wherever it is mapped.
-    ///
-    /// # Errors
-    /// `BadArgument` when it is not made of whole pages inside, `NoRight` for more rights.
-    pub fn part(&self, offset: u64, length: u64, rights: MemRights) -> Result<Self, Error> {
-        let aligned = offset.is_multiple_of(PAGE_SIZE) && length.is_multiple_of(PAGE_SIZE);
-        let end = offset.checked_add(length).ok_or(Error::BadArgument)?;
-        if !aligned || length == 0 || end > self.length {
-            return Err(Error::BadArgument);
-        }
-        if !self.rights.contains(rights) {
-            return Err(Error::NoRight);
-        }
-        let rights = rights | self.rights & MemRights::DEVICE;
-        Ok(Self { base: HostPhys(self.base.0 + offset), length, rights })
-    }
-}
+pub use captable::{MemoryRange, Quota};
 
 /// What must not be mapped through the capability to devices: RAM, and the local APIC.
 #[derive(Debug)]
@@ -55,41 +25,6 @@ impl Forbidden {
     pub fn allows(&self, memory: &MemoryRange) -> bool {
         let (start, end) = (memory.base.0, memory.base.0 + memory.length);
         self.0.iter().all(|r| end <= r.start || r.end <= start)
-    }
-}
-
-/// How much kernel memory a space may cause to be used.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Quota {
-    /// Bytes allowed.
-    pub limit: u64,
-    /// Bytes used, or given to other spaces.
-    pub used: u64,
-}
-
-impl Quota {
-    /// Uses some of it.
-    ///
-    /// # Errors
-    /// `Quota` when there is not enough left.
-    pub fn charge(&mut self, bytes: u64) -> Result<(), Error> {
-        match self.used.checked_add(bytes) {
-            Some(used) if used <= self.limit => {
-                self.used = used;
-                Ok(())
-            }
-            _ => Err(Error::Quota),
-        }
-    }
-
-    /// Gives some back.
-    pub fn credit(&mut self, bytes: u64) {
-        self.used = self.used.saturating_sub(bytes);
-    }
-
-    /// Bytes left.
-    pub fn left(&self) -> u64 {
-        self.limit - self.used
     }
 }
 

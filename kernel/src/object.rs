@@ -13,6 +13,7 @@ use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 use captable::Table;
 use regions::{Range, RegionMap};
+use scheduling::lend::Slice;
 use scheduling::{Deadline, Id, Links, Queued};
 
 /// An entry of a capability table.
@@ -233,9 +234,7 @@ pub struct Sc {
     /// Higher runs first.
     pub priority: u8,
     /// Ticks before others of the same priority get their turn.
-    pub quantum: u64,
-    /// Ticks left of that.
-    pub left: u64,
+    pub slice: Slice,
     /// In a run queue, or current on its processor.
     pub active: bool,
     /// Neighbours in the run queue.

@@ -11,6 +11,7 @@ use crate::machine::cpu::ticks;
 use crate::object::{Sc, Serving, State, Thread};
 use abi::Event;
 use scheduling::Id;
+use scheduling::lend::{Use, follow};
 
 /// Longest chain of threads that wait for each other. Calls that would make one longer are refused.
 pub const LONGEST_CHAIN: usize = 16;
@@ -18,16 +19,15 @@ pub const LONGEST_CHAIN: usize = 16;
 impl Kernel {
     /// The thread that a thread's time goes to; `None` when nothing on its processor can run.
     #[inline]
-    pub fn tip(&self, mut thread: Id<Thread>, cpu: usize) -> Option<Id<Thread>> {
-        for _ in 0..=LONGEST_CHAIN {
-            let t = self.threads.get(thread).ok()?;
+    pub fn tip(&self, thread: Id<Thread>, cpu: usize) -> Option<Id<Thread>> {
+        follow(thread, LONGEST_CHAIN, |thread| {
+            let Ok(t) = self.threads.get(*thread) else { return Use::Waits };
             match t.state {
-                State::Ready => return (t.cpu == cpu).then_some(thread),
-                State::Calling { handler, .. } => thread = handler,
-                State::Waiting | State::PutOff(..) | State::Blocked => return None,
+                State::Ready if t.cpu == cpu => Use::Runs,
+                State::Calling { handler, .. } => Use::Lends(handler),
+                _ => Use::Waits,
             }
-        }
-        None
+        })
     }
 
     /// The thread that runs next on a processor, and its scheduling context as the current one.
@@ -49,7 +49,7 @@ impl Kernel {
             }
             let id = self.cpus[cpu].queue.pop(&mut self.scs)?;
             if let Ok(sc) = self.scs.get_mut(id) {
-                self.cpus[cpu].slice_end = ticks().saturating_add(sc.left);
+                self.cpus[cpu].slice_end = sc.slice.end(ticks());
                 self.cpus[cpu].sc = Some(id);
             }
         }
@@ -59,9 +59,7 @@ impl Kernel {
     fn preempt(&mut self, cpu: usize, id: Id<Sc>) {
         let end = self.cpus[cpu].slice_end;
         if let Ok(sc) = self.scs.get_mut(id) {
-            let left = end.saturating_sub(ticks()).min(sc.quantum);
-            let front = left > 0;
-            sc.left = if front { left } else { sc.quantum };
+            let front = sc.slice.interrupt(end, ticks());
             self.cpus[cpu].queue.push(&mut self.scs, id, front);
         }
         self.cpus[cpu].sc = None;
@@ -71,7 +69,7 @@ impl Kernel {
     fn retire_current(&mut self, cpu: usize, id: Id<Sc>) {
         if let Ok(sc) = self.scs.get_mut(id) {
             sc.active = false;
-            sc.left = sc.quantum;
+            sc.slice.renew();
         }
         self.cpus[cpu].sc = None;
     }
@@ -81,7 +79,7 @@ impl Kernel {
         self.cpus[cpu].choose = true;
         let Some(id) = self.cpus[cpu].sc.take() else { return };
         if let Ok(sc) = self.scs.get_mut(id) {
-            sc.left = sc.quantum;
+            sc.slice.renew();
             self.cpus[cpu].queue.push(&mut self.scs, id, false);
         }
     }

@@ -6,7 +6,7 @@ use crate::machine::apic::{self, FIRST_DEVICE_VECTOR};
 use crate::machine::{self, trace};
 use crate::object::{Capability, Irq, Space, Thread};
 use abi::vcpu::EXIT_CLASSES;
-use abi::{EndCause, Error, MemRights, ObjRights, SystemCounter};
+use abi::{EndCause, Error, ObjRights, SystemCounter};
 use scheduling::Id;
 
 /// `Signal(notification, bits)`.
@@ -19,14 +19,7 @@ pub fn signal(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error
 pub fn cap_copy(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
     let source = args::capability(k, own, a[0])?;
     let to = args::space_or_own(k, own, a[1], ObjRights::CONTROL)?;
-    let mask = ObjRights::from_bits_truncate(a[3]);
-    let may = |rights: ObjRights| {
-        if to == own || rights.contains(ObjRights::GRANT) {
-            Ok(rights & mask)
-        } else {
-            Err(Error::NoRight)
-        }
-    };
+    let may = |rights: ObjRights| captable::copied(rights, a[3], to == own);
     let copy = match source {
         Capability::Space(id, r) => Capability::Space(id, may(r)?),
         Capability::Thread(id, r) => Capability::Thread(id, may(r)?),
@@ -35,11 +28,7 @@ pub fn cap_copy(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Err
         Capability::Sc(id, r) => Capability::Sc(id, may(r)?),
         Capability::Irq(r) => Capability::Irq(may(r)?),
         Capability::System(r) => Capability::System(may(r)?),
-        Capability::Memory(mut memory) => {
-            // Device memory stays what it is.
-            memory.rights &= MemRights::from_bits_truncate(a[3]) | MemRights::DEVICE;
-            Capability::Memory(memory)
-        }
+        Capability::Memory(memory) => Capability::Memory(memory.masked(a[3])),
     };
     let selector = args::selector(a[2])?;
     k.prepare_slot(to, selector)?;

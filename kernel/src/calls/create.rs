@@ -12,6 +12,7 @@ use abi::{Error, MemRights, ObjRights, PAGE_SIZE, Selector, SpaceKind, USER_END}
 use alloc::boxed::Box;
 use captable::Table;
 use regions::RegionMap;
+use scheduling::lend::Slice;
 use scheduling::{Arena, Id, Links};
 
 /// Quanta that a scheduling context can have, in microseconds.
@@ -193,8 +194,7 @@ impl Kernel {
             thread,
             cpu: owner.cpu,
             priority,
-            quantum,
-            left: quantum,
+            slice: Slice::new(quantum),
             active: false,
             links: Links::default(),
             payer,

@@ -1,10 +1,17 @@
-//! Capability tables: slots by selector, made in chunks as they are used.
+//! Capability tables: slots by selector, made in chunks as they are used; what a capability to memory is; and
+//! the quotas that pay for both.
 //!
 //! A table holds values of any small type; what a capability means is the kernel's business. Slot 0
 //! is never used, so that selector 0 can stand for "none".
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 extern crate alloc;
+
+mod quota;
+mod range;
+
+pub use quota::Quota;
+pub use range::{MemoryRange, copied};
 
 use abi::{Error, SELECTOR_LIMIT, Selector};
 use alloc::boxed::Box;
@@ -146,5 +153,7 @@ impl<C: Copy> Table<C> {
     }
 }
 
+#[cfg(test)]
+mod derived_tests;
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@
 extern crate alloc;
 
 mod arena;
+pub mod lend;
 mod queue;
 mod timers;
 
@@ -12,5 +13,7 @@ pub use arena::{Arena, Id};
 pub use queue::{Links, Queued, RunQueue};
 pub use timers::{Deadline, Timers};
 
+#[cfg(test)]
+mod lend_tests;
 #[cfg(test)]
 mod tests;
