@@ -92,6 +92,7 @@ const FREESTANDING: &[&str] = &[
     "anon",
     "image",
     "swap",
+    "shared",
     "vmm",
     "relay",
     "net",

@@ -18,7 +18,7 @@ const COMMON: &[&str] = &[
 
 /// The native programs.
 pub const NATIVE: &[&str] =
-    &["root", "anon", "image", "swap", "vmm", "relay", "net", "link", "native-tests"];
+    &["root", "anon", "image", "swap", "shared", "vmm", "relay", "net", "link", "native-tests"];
 
 /// The Linux programs that run inside the VMs.
 pub const GUEST: &[&str] = &[

@@ -3,7 +3,7 @@
 //!
 //! [`stack`] is about memory that grows downwards to a limit, [`copies`] about files that a client
 //! may write to without anybody else seeing it, [`accounts`] about how much a client may have,
-//! [`restarts`] about managers that fail again and again.
+//! [`restarts`] about managers that fail again and again, [`shares`] about objects that several clients see with different rights.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -12,6 +12,7 @@ extern crate alloc;
 pub mod accounts;
 pub mod copies;
 pub mod restarts;
+pub mod shares;
 pub mod stack;
 
 /// What is mapped at once where alignment allows it: a large page.

@@ -1,5 +1,7 @@
 //! The declared system.
+use crate::sharing::Sharing;
 use alloc::collections::BTreeMap;
+use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use serde::{Deserialize, Serialize};
@@ -54,6 +56,10 @@ pub struct Program {
     /// it starts none.
     #[serde(default)]
     pub processes: Option<u64>,
+    /// Bytes of memory that it may share with others, in objects that it makes (`backing::shares`); none: it
+    /// can't ask for any. It finds the numbers of others in its parameter `shares`, a list `name:number,…`.
+    #[serde(default)]
+    pub shares: Option<u64>,
     /// Files of the boot archive that it sees.
     #[serde(default)]
     pub files: Vec<FileUse>,
@@ -236,6 +242,9 @@ pub struct Description {
     /// Devices.
     #[serde(default)]
     pub devices: Vec<Device>,
+    /// Memory that is shared with different rights.
+    #[serde(default)]
+    pub sharing: Option<Sharing>,
 }
 
 impl Description {
@@ -244,7 +253,6 @@ impl Description {
     /// # Errors
     /// A sentence that names the entry and what is wrong with it.
     pub fn check(&self) -> Result<(), String> {
-        use alloc::format;
         for (n, program) in self.programs.iter().enumerate() {
             if self.programs[..n].iter().any(|p| p.name == program.name) {
                 return Err(format!("program '{}' is there twice", program.name));
@@ -301,25 +309,26 @@ impl Description {
             }
             machine.windows.iter().try_for_each(|window| self.check_window(window))?;
         }
-        self.devices.iter().try_for_each(|d| self.need(&d.program, 0, "a device"))
+        self.devices.iter().try_for_each(|d| self.need(&d.program, 0, "a device"))?;
+        self.check_sharing()
     }
 
     fn check_window(&self, window: &GuestWindow) -> Result<(), String> {
         let pages = |n: u64| n.is_multiple_of(4096);
         if window.size == 0 || !pages(window.size) || !pages(window.at) {
-            return Err(alloc::format!("window '{}' is not made of pages", window.region));
+            return Err(format!("window '{}' is not made of pages", window.region));
         }
         if window.write && window.execute {
-            return Err(alloc::format!("window '{}' is writable and executable", window.region));
+            return Err(format!("window '{}' is writable and executable", window.region));
         }
         self.need(&window.program, 0, &window.region)
     }
 
-    fn need(&self, program: &str, thread: u32, by: &str) -> Result<(), String> {
+    pub(crate) fn need(&self, program: &str, thread: u32, by: &str) -> Result<(), String> {
         match self.programs.iter().find(|p| p.name == program) {
-            None => Err(alloc::format!("'{by}' names program '{program}', which does not exist")),
+            None => Err(format!("'{by}' names program '{program}', which does not exist")),
             Some(p) if thread as usize >= p.cpus.len() => {
-                Err(alloc::format!("'{by}' names thread {thread} of '{program}'"))
+                Err(format!("'{by}' names thread {thread} of '{program}'"))
             }
             Some(_) => Ok(()),
         }

@@ -9,6 +9,7 @@ extern crate alloc;
 mod command_line;
 mod config;
 mod description;
+mod sharing;
 #[cfg(any(test, feature = "std"))]
 mod text;
 
@@ -18,6 +19,7 @@ pub use description::{
     Channel, Description, Device, End, ExitRoute, FileUse, GuestWindow, MemoryObject, MemoryUse,
     Program, STACK, STACK_LIMIT, Swap, VirtualMachine,
 };
+pub use sharing::{SharedGuest, SharedObject, SharedUse, Sharing};
 #[cfg(any(test, feature = "std"))]
 pub use text::{TextError, from_text};
 

@@ -3,6 +3,7 @@ use crate::given::Given;
 use crate::layout::{HEAP, OWN_ARCHIVE, OWN_HEAP};
 use crate::program::Program;
 use crate::ram::Ram;
+use crate::sharing::Shares;
 use crate::swapped::Swapped;
 use crate::views::View;
 use crate::{Failure, own};
@@ -78,6 +79,8 @@ pub struct Builder {
     pub guests: Given,
     /// Private views of files.
     pub views: Vec<View>,
+    /// Memory that is shared with different rights.
+    pub shares: Shares,
     /// Programs made so far, in the description's order.
     pub programs: Vec<Program>,
     /// The anonymous-memory manager's pool: offset in RAM, bytes.
@@ -200,6 +203,7 @@ pub fn start() -> Result<Builder, Failure> {
         doors: Vec::new(),
         guests: Given::default(),
         views: Vec::new(),
+        shares: Shares::default(),
         programs: Vec::new(),
         pool: (0, 0),
         objects: Vec::new(),

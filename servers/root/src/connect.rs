@@ -29,6 +29,7 @@ impl Builder {
         self.give_views()?;
         self.give_ledgers()?;
         self.share_memory()?;
+        self.give_shares()?;
         for channel in self.description.channels.clone() {
             self.join(&channel)?;
         }
@@ -36,6 +37,7 @@ impl Builder {
         let machines = self.description.machines.clone();
         let vcpus = self.create_machines(&machines)?;
         self.give_swapped()?;
+        self.finish_shares()?;
         (0..count).try_for_each(|n| self.write_config(n))?;
         (0..count).try_for_each(|n| self.watch_ends(n, 0))?;
         (0..count).try_for_each(|n| self.start_program(n))?;

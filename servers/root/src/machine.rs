@@ -72,6 +72,7 @@ impl Builder {
         for window in &machine.windows {
             self.guest_window(space, window)?;
         }
+        self.share_with_guest(machine, space, cpu)?;
         for route in &machine.routes {
             let program = self.program(&route.program)?;
             let thread = program.threads[route.thread as usize].thread;

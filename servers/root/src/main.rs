@@ -20,6 +20,7 @@ mod program;
 mod ram;
 mod report;
 mod restart;
+mod sharing;
 mod swapped;
 mod views;
 mod window;

@@ -29,6 +29,7 @@ pub fn serve(mut builder: Builder) -> ! {
             let n = (badge >> 8 & 0xff) as usize;
             // What ended together with a program that was started again meanwhile, is past.
             if failures.generations.get(n).is_some_and(|g| *g == badge >> 16) {
+                builder.end_shares(n, badge & 0xff);
                 ended(&mut builder, &mut failures, n, words);
             }
         }

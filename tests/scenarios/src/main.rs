@@ -41,6 +41,7 @@ mod remote_files;
 mod rig;
 mod rights;
 mod served;
+mod shared;
 mod sharing;
 mod soak;
 mod status;
@@ -60,6 +61,7 @@ const SCENARIOS: &[Scenario] = &[
     ("kernel", kernel::run),
     ("managers", managers::run),
     ("managers_under_machines", managers::under_machines),
+    ("shared", shared::run),
     ("costs_in_instructions", kernel_costs::run),
     ("bad_input_unknown_package", bad_input::unknown_package),
     ("bad_input_unknown_program", bad_input::unknown_program),

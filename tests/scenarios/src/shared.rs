@@ -1,0 +1,41 @@
+//! The manager of shared memory, tested by its clients with the real root server: rights that differ, that are lowered and
+//! taken away while they are used by programs on another processor and by a guest, and clients that try to get around that.
+use anyhow::{Result, ensure};
+use trapline::cache::Cache;
+use trapline::machine::kernel_test::{self, Program};
+use trapline::parts::Repository;
+use trapline::progress::Progress;
+
+const SYSTEM: Program = Program {
+    name: "root",
+    files: &["anon", "image", "shared", "native-shared"],
+    system: Some(include_str!("shared.toml")),
+    ..kernel_test::TESTS
+};
+
+/// Lines of the log: what each says, and how often.
+const EXPECTED: &[(&str, usize)] = &[
+    ("program 'intruder' ended: page fault", 1),
+    ("program 'writer' ended: page fault", 1),
+    ("program 'leaver' ended: exit with 0", 1),
+    ("client 7 ended with 1 objects", 1),
+    // The guest, three times: twice it may do nothing, once it may not write.
+    ("refused by its manager, status 3", 3),
+    ("owner: all is as it should be", 1),
+    ("FAILED", 0),
+    ("panic", 0),
+];
+
+/// The scenario.
+pub fn run() -> Result<()> {
+    let repository = Repository::find()?;
+    repository.build(false, &Progress::new(false))?;
+    let report = kernel_test::run(&Cache::open()?, &repository, SYSTEM)?;
+    println!("{}", report.log.trim_end());
+    ensure!(report.passed, "{}", report.why);
+    for (line, count) in EXPECTED {
+        let found = report.log.lines().filter(|l| l.contains(line)).count();
+        ensure!(found == *count, "'{line}' is in the log {found} times instead of {count}");
+    }
+    Ok(())
+}
