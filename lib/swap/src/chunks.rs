@@ -20,6 +20,8 @@ pub struct Chunks {
     length: Vec<u16>,
     first_free: u32,
     free: u32,
+    /// Chains that were claimed: whose, bytes, chunks.
+    claims: Vec<(u32, u16, Vec<u32>)>,
     /// Where the search for the oldest chain goes on: chunks are used in turn, more or less.
     hand: usize,
 }
@@ -39,6 +41,7 @@ impl Chunks {
             length: vec![0; count as usize],
             first_free: if count == 0 { NONE } else { 0 },
             free: count,
+            claims: Vec::new(),
             hand: 0,
         }
     }
@@ -85,6 +88,71 @@ impl Chunks {
         *self.owner.get_mut(head as usize)? = owner;
         *self.length.get_mut(head as usize)? = length;
         Some(head)
+    }
+
+    /// Each chunk of a chain and what follows it.
+    pub fn links(&self, head: u32) -> impl Iterator<Item = (u32, u32)> {
+        let mut at = head;
+        (0..self.length(head).div_ceil(Self::SIZE)).map_while(move |_| {
+            let link = (at, *self.next.get(at as usize)?);
+            at = link.1;
+            Some(link)
+        })
+    }
+
+    /// A chain is said to be there, linked as `next` says: true when it is whole and nobody else has a part of it.
+    /// [`Chunks::claimed`] follows, after the last one.
+    pub fn claim(
+        &mut self,
+        head: u32,
+        owner: u32,
+        length: u16,
+        next: impl Fn(u32) -> Option<u32>,
+    ) -> bool {
+        let count = usize::from(length).div_ceil(Self::SIZE);
+        let all: Vec<u32> =
+            core::iter::successors(Some(head), |at| next(*at)).take(count).collect();
+        let mut sorted = all.clone();
+        sorted.sort_unstable();
+        sorted.dedup();
+        // Free chunks are linked to those behind them, and claimed ones never to themselves.
+        let free = |at: &u32| self.next.get(*at as usize).is_some_and(|next| *next != *at);
+        if sorted.len() != count || !all.iter().all(free) {
+            return false;
+        }
+        self.claims.push((owner, length, all.clone()));
+        for at in all {
+            if let Some(next) = self.next.get_mut(at as usize) {
+                *next = at;
+            }
+        }
+        true
+    }
+
+    /// Chunks that nobody has claimed are free.
+    pub fn claimed(&mut self) {
+        let claims = core::mem::take(&mut self.claims);
+        let free = (0..).zip(&self.next).filter(|(at, next)| at != *next).map(|(at, _)| at);
+        let free: Vec<u32> = free.collect();
+        self.free = free.len() as u32;
+        self.first_free = free.first().copied().unwrap_or(NONE);
+        self.chain(&free);
+        for (owner, length, all) in claims {
+            self.chain(&all);
+            let Some(head) = all.first().map(|head| *head as usize) else { continue };
+            self.owner[head] = owner;
+            self.length[head] = length;
+        }
+    }
+
+    /// Links chunks in this order.
+    fn chain(&mut self, list: &[u32]) {
+        let next = list.iter().skip(1).copied().chain([NONE]);
+        for (at, next) in list.iter().zip(next) {
+            if let Some(place) = self.next.get_mut(*at as usize) {
+                *place = next;
+            }
+        }
     }
 
     /// Bytes of a chain; 0 for a name of none.

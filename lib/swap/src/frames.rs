@@ -75,6 +75,23 @@ impl Frames {
         }
     }
 
+    /// A page is said to live in a frame: true when nobody else does. [`Frames::claimed`] follows.
+    pub fn claim(&mut self, frame: u32, page: u32) -> bool {
+        let free = self.frames.get(frame as usize).is_some_and(|frame| frame.page == NONE);
+        if free {
+            self.fill(frame, page, None, true);
+        }
+        free
+    }
+
+    /// Frames that nobody has claimed are free.
+    pub fn claimed(&mut self) {
+        let frames = (0..).zip(&self.frames).filter(|(_, frame)| frame.page == NONE);
+        self.free = frames.map(|(number, _)| number).collect();
+        self.free.reverse();
+        self.least_free = self.free.len();
+    }
+
     /// What is in a frame.
     pub fn get(&self, frame: u32) -> Frame {
         self.frames.get(frame as usize).copied().unwrap_or(EMPTY)

@@ -4,7 +4,8 @@
 //! * [`Swap`]: the states of all pages, faults, eviction, finished disk requests;
 //! * [`Chunks`]: the store of compressed pages;
 //! * [`Sealer`]: encryption and authentication of what goes to the disk;
-//! * [`Slots`]: places on the disk.
+//! * [`Slots`]: places on the disk;
+//! * [`Notes`]: what is written down for the manager that is started in this one's place.
 //!
 //! The disk is hostile: whatever it returns is authenticated together with the page, the place and
 //! the version that are expected. The manager's own memory is not.
@@ -15,11 +16,13 @@ extern crate alloc;
 
 mod chunks;
 mod frames;
+mod notes;
 mod seal;
 mod slots;
 mod store;
 
 pub use chunks::Chunks;
+pub use notes::{Notes, Place};
 pub use seal::{Forged, KEY, Label, Sealer, TAG};
 pub use slots::{Slots, Written};
 pub use store::{Answer, Counters, Damage, Now, Sizes, Swap};

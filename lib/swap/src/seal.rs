@@ -48,10 +48,10 @@ pub struct Sealer {
 }
 
 impl Sealer {
-    /// With a fresh key that is used for nothing else.
+    /// With a key that is used for nothing else, and the last version that was ever used with it.
     #[must_use]
-    pub fn new(key: &[u8; KEY]) -> Self {
-        Self { cipher: ChaCha20Poly1305::new(key.into()), last: 0 }
+    pub fn new(key: &[u8; KEY], last: u64) -> Self {
+        Self { cipher: ChaCha20Poly1305::new(key.into()), last }
     }
 
     /// The next version. At a million a second, they last half a million years.

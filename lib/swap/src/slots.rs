@@ -13,6 +13,9 @@ pub struct Written {
     pub length: u16,
 }
 
+/// What is written to a place that nobody uses. No sealing has that number.
+const UNUSED: Written = Written { page: u32::MAX, version: 0, length: 0 };
+
 /// The places. They are used in order, and the one freed first is used again first: what left memory
 /// together lies together, and can be read together.
 #[derive(Debug, Default)]
@@ -53,6 +56,24 @@ impl Slots {
         }
         self.written.push(written);
         Some(self.written.len() as u32 - 1)
+    }
+
+    /// A place is said to be in use: true when nobody else uses it. [`Slots::claimed`] follows.
+    pub fn claim(&mut self, slot: u32, written: Written) -> bool {
+        if slot >= self.count {
+            return false;
+        }
+        if self.written.len() <= slot as usize {
+            self.written.resize(slot as usize + 1, UNUSED);
+        }
+        let place = self.written.get_mut(slot as usize).filter(|place| **place == UNUSED);
+        place.map(|place| *place = written).is_some()
+    }
+
+    /// Places that nobody has claimed are free.
+    pub fn claimed(&mut self) {
+        let places = (0..).zip(&self.written).filter(|(_, written)| **written == UNUSED);
+        self.free = places.map(|(slot, _)| slot).collect();
     }
 
     /// What is expected there.

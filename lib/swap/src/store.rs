@@ -3,11 +3,13 @@
 //! A page is *fresh* (zeros, nothing is stored), *resident* in a frame, *packed* (compressed, in
 //! memory), *away* (sealed, on the disk), on its way to or from there, or *lost*. Whoever waits for a
 //! request waits for its end and then faults again: there is no list of who waits for what.
+mod again;
 mod evict;
 mod finish;
 
 use crate::chunks::Chunks;
 use crate::frames::Frames;
+use crate::notes::{Notes, Place};
 use crate::seal::{KEY, Sealer, TAG};
 use crate::slots::Slots;
 use crate::{Disk, PAGE, SLOT, Spaces};
@@ -144,6 +146,7 @@ pub struct Swap<M, S, D> {
     slots: Slots,
     sealer: Sealer,
     requests: Vec<Option<Pending>>,
+    notes: Notes<M>,
     counters: Counters,
     /// Contents of the page that is worked on, and its compressed or sealed form.
     plain: Box<[u8; PAGE]>,
@@ -152,11 +155,21 @@ pub struct Swap<M, S, D> {
 }
 
 impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
-    /// All pages are fresh. `memory` is long enough for [`Swap::bytes`].
-    pub fn new(memory: M, sizes: Sizes, spaces: S, disk: D, key: &[u8; KEY]) -> Self {
+    /// All pages are fresh, unless there are `notes` of a manager that kept them before, in the same memory: then it goes on where
+    /// that one has ended, with its key, and tells what is lost. `memory` is long enough for [`Swap::bytes`].
+    pub fn new(
+        (memory, notes): (M, Option<M>),
+        sizes: Sizes,
+        spaces: S,
+        disk: D,
+        key: &[u8; KEY],
+    ) -> (Self, Vec<Damage>) {
         let chunks = Chunks::new(u64::from(sizes.frames) * PAGE as u64, sizes.chunks);
         let room = lz4_flex::block::get_maximum_output_size(PAGE);
-        Self {
+        let notes = Notes::new(notes, sizes);
+        let inherited = notes.inherited();
+        let (key, version) = inherited.unwrap_or((*key, 0));
+        let mut swap = Self {
             memory,
             pages: vec![Page::Fresh; sizes.pages as usize],
             frames: Frames::new(sizes.frames),
@@ -164,15 +177,19 @@ impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
             packed: 0,
             shown: 0,
             slots: Slots::new(disk.slots()),
-            sealer: Sealer::new(key),
+            sealer: Sealer::new(&key, version),
             requests: vec![None; usize::from(disk.requests())],
+            notes,
             counters: Counters::default(),
             plain: Box::new([0; PAGE]),
             record: Box::new([0; SLOT]),
             scratch: vec![0; room],
             spaces,
             disk,
-        }
+        };
+        let damages = if inherited.is_some() { swap.take_over() } else { Vec::new() };
+        swap.notes.begin(&key);
+        (swap, damages)
     }
 
     /// Bytes of memory that frames and chunks take.
@@ -209,6 +226,32 @@ impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
     fn set(&mut self, page: u32, state: Page) {
         if let Some(place) = self.pages.get_mut(page as usize) {
             *place = state;
+            self.note(page, state);
+        }
+    }
+
+    /// Writes down where a page is; what is being read is still on the disk.
+    fn note(&self, page: u32, state: Page) {
+        let on_disk = |slot, request| {
+            let written = self.slots.written(slot)?;
+            Some(Place::Disk { slot, length: written.length, version: written.version, request })
+        };
+        let place = match state {
+            Page::Fresh => Some(Place::Fresh),
+            Page::Resident(frame) => Some(Place::Frame(frame)),
+            Page::Packed(head) => {
+                Some(Place::Chain { head, length: self.chunks.length(head) as u16 })
+            }
+            Page::Writing(request) => {
+                let pending = self.requests.get(usize::from(request)).copied().flatten();
+                pending.and_then(|pending| on_disk(pending.slot, Some(request)))
+            }
+            Page::Reading(_) => None,
+            Page::Away(slot) => on_disk(slot, None),
+            Page::Lost => Some(Place::Lost),
+        };
+        if let Some(place) = place {
+            self.notes.set(page, place);
         }
     }
 

@@ -11,6 +11,12 @@ use system::MemoryObject;
 /// and much more.
 const LEAST: u64 = 32 << 20;
 
+/// What such a manager writes down for the one that may be started in its place: in all, for each page, and one byte for so
+/// many of RAM.
+const NOTES: u64 = 4096;
+const NOTES_PAGE: u64 = 16;
+const NOTES_PART: u64 = 512;
+
 /// A memory object with a manager that swaps.
 pub struct Swapped {
     /// Number of the manager.
@@ -100,8 +106,11 @@ impl Builder {
             rt::sys::mem_derive(derived, own(RootSelector::Ram), at, length, rights)
                 .map_err(Failure::kernel("RAM of a swapping manager"))?;
             let pages = self.objects[number].1 / abi::PAGE_SIZE;
+            let notes = NOTES + pages * NOTES_PAGE + length / NOTES_PART;
+            let notes_at = self.ram.take(notes.next_multiple_of(abi::PAGE_SIZE), 4096, true)?;
             let manager = &mut self.programs[swapped.program];
             manager.show("pool", derived, 0, length, RW, None)?;
+            manager.show("notes", own(RootSelector::Ram), notes_at, notes, RW, None)?;
             manager.grant("pool", derived, rt::sys::ALL_RIGHTS)?;
             manager.config.parameters.push(("pages".into(), format!("{pages}")));
             manager.config.parameters.push(("clients".into(), swapped.list));

@@ -7,7 +7,8 @@
 //!
 //! Configuration: region and capability `pool`, the RAM; parameter `pages`, the size that is believed
 //! in; parameter `clients`, a list `space:base:kind,…` of the regions that show it, whose portals'
-//! badges are its indices; region `ledger`, where it tells what there is; capability `monitor` and parameter `monitor_bits`, who is signalled when a
+//! badges are its indices; region `notes`, what it writes down for the program that is started in its place should it fail;
+//! region `ledger`, where it tells what there is; capability `monitor` and parameter `monitor_bits`, who is signalled when a
 //! page is lost. Device, optional: a virtio block device. Without `pages` there is nothing to do.
 #![no_std]
 #![no_main]
@@ -19,17 +20,14 @@ mod clients;
 mod disk;
 mod manager;
 
-use abi::NO_DEADLINE;
+use abi::Error;
 use manager::Manager;
-use rt::sys;
 
 rt::entry!(main);
 
 fn main(_thread: u64) -> ! {
     match Manager::from_config() {
         Some(manager) => manager.serve(),
-        None => loop {
-            let _ = sys::wait(NO_DEADLINE);
-        },
+        None => rt::serve_faults(|_, _| Err(Error::NoRegion)),
     }
 }

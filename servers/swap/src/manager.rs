@@ -78,15 +78,19 @@ impl Manager {
         };
         let monitor = config.capability("monitor").map(Selector);
         let bits = config.number("monitor_bits");
-        Some(Self {
-            swap: Swap::new(memory, sizes, clients, disk, &key),
+        let memory = (memory, Shared::region("notes"));
+        let (swap, damages) = Swap::new(memory, sizes, clients, disk, &key);
+        let mut manager = Self {
+            swap,
             pool: Selector(pool),
             ledger: Shared::region("ledger"),
             row,
             monitor: monitor.zip(bits),
             grace_ends: None,
             reports: MOST_REPORTS,
-        })
+        };
+        damages.into_iter().for_each(|damage| manager.lost(damage));
+        Some(manager)
     }
 
     /// Serves for ever.

@@ -101,6 +101,7 @@ impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
         }
         let stored = self.record.get(TAG..TAG + length)?;
         let chain = self.chunks.store(&self.memory, page, stored)?;
+        self.chunks.links(chain).for_each(|(chunk, next)| self.notes.link(chunk, next));
         self.packed += 1;
         self.counters.packed += 1;
         Some(chain)
@@ -126,6 +127,7 @@ impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
     fn write_out(&mut self, page: u32, length: usize) -> bool {
         let Some(request) = self.free_request() else { return false };
         let version = self.sealer.next_version();
+        self.notes.version(version);
         let Some(slot) = self.slots.take(Written { page, version, length: length as u16 }) else {
             return false;
         };
