@@ -115,7 +115,8 @@ calls! {
     Destroy = 27;
     /// `(system control, code)`: ends the machine (QEMU's debug-exit port when there is one).
     Shutdown = 28;
-    /// `(thread, portal)`: where faults without a region, exceptions and the end of the thread go.
+    /// `(thread, portal)`: where faults without a region, exceptions and the end of the thread go. A vCPU's fault that is
+    /// not resolved in time is told there too, though the vCPU does not end of it.
     FaultPortal = 29;
     /// `(space with CONTROL or 0 = own)` → quota left in bytes in `rdi`.
     SpaceQuota = 30;

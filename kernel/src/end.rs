@@ -201,8 +201,8 @@ impl Kernel {
         }
     }
 
-    /// Reports the end of a thread through its fault portal.
-    fn report_end(&mut self, portal: Id<Portal>, words: Message) {
+    /// Reports the end of a thread, or that a vCPU waited too long, through its fault portal.
+    pub fn report_end(&mut self, portal: Id<Portal>, words: Message) {
         let Ok(portal) = self.portals.get(portal).copied() else { return };
         let Ok(thread) = self.threads.get_mut(portal.handler) else { return };
         if matches!(thread.state, State::Waiting) {

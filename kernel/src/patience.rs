@@ -13,7 +13,7 @@ use crate::end::Reason;
 use crate::kernel::Kernel;
 use crate::machine::cpu::ticks;
 use crate::object::{Body, Request, Serving, Space, State, Thread};
-use abi::{Access, EndCause, SpaceAddr};
+use abi::{Access, EndCause, SpaceAddr, ThreadEnd};
 use regions::Range;
 use scheduling::Id;
 
@@ -99,7 +99,11 @@ impl Kernel {
         if thread.vcpu().is_none() {
             return self.end_thread(id, Reason::Cause(EndCause::Late { address }));
         }
+        let (portal, ip) = (thread.fault_portal, thread.ip());
         crate::log!("nested fault at {address:#x} not resolved by its manager in time");
+        if let Some(portal) = portal {
+            self.report_end(portal, ThreadEnd { cause: EndCause::Late { address }, ip }.encode());
+        }
         self.report_to_monitor(id, address, access);
     }
 

@@ -70,6 +70,19 @@ pub const SHARING: Program = Program {
 /// # Errors
 /// It could not be started.
 pub fn run(cache: &Cache, repository: &Repository, program: Program) -> Result<Report> {
+    run_until(cache, repository, program, |_| false)
+}
+
+/// Runs a program until it shuts the machine down, or its log holds what was waited for.
+///
+/// # Errors
+/// It could not be started.
+pub fn run_until(
+    cache: &Cache,
+    repository: &Repository,
+    program: Program,
+    done: impl Fn(&str) -> bool,
+) -> Result<Report> {
     let folder = cache.scratch("kernel-test")?;
     let archive_path = folder.path().join("archive");
     let Program { name, files, system, memory, processors, .. } = program;
@@ -98,7 +111,7 @@ pub fn run(cache: &Cache, repository: &Repository, program: Program) -> Result<R
         disk: None,
         count_instructions,
     };
-    let (code, log, why) = until_it_ends(&setup, folder.path())?;
+    let (code, log, why) = until_it_ends(&setup, folder.path(), &done)?;
     // QEMU's debug exit: twice the program's code, plus one.
     let why = match code {
         Some(Some(code)) if code & 1 == 1 && code > 1 => {
@@ -154,35 +167,41 @@ pub fn linux(
         forwards: Vec::new(),
         count_instructions: Some(0),
     };
-    let (code, log, why) = until_it_ends(&setup, folder.path())?;
+    let (code, log, why) = until_it_ends(&setup, folder.path(), &|_| false)?;
     Ok(Report { log, passed: code == Some(Some(0)), why })
 }
 
 /// QEMU's exit status (none when it was stopped), the log, and what happened in words.
 type Ended = (Option<Option<i32>>, String, String);
 
-fn until_it_ends(setup: &qemu::Setup, folder: &Path) -> Result<Ended> {
+fn until_it_ends(setup: &qemu::Setup, folder: &Path, done: &dyn Fn(&str) -> bool) -> Result<Ended> {
     let mut command = setup.bare_command(folder)?;
     let mut child = command.spawn().context("can't run QEMU")?;
     let end = Instant::now() + LIMIT;
+    let read = || {
+        let log = std::fs::read(folder.join("kernel.log")).unwrap_or_default();
+        String::from_utf8_lossy(&log).into_owned()
+    };
+    let mut why = format!("the tests did not end within {} s", LIMIT.as_secs());
     let status = loop {
         if let Some(status) = child.try_wait()? {
             break Some(status);
         }
-        if Instant::now() > end || supervise::interrupted().is_some() {
+        let over = done(&read());
+        if over || Instant::now() > end || supervise::interrupted().is_some() {
             child.kill()?;
             child.wait()?;
+            why = if over { "it was stopped".into() } else { why };
             break None;
         }
         std::thread::sleep(Duration::from_millis(20));
     };
     supervise::check()?;
-    let log = std::fs::read(folder.join("kernel.log")).unwrap_or_default();
     let code = status.map(|status| status.code());
     let why = match code {
-        None => format!("the tests did not end within {} s", LIMIT.as_secs()),
+        None => why,
         Some(Some(0)) => "the machine was reset".into(),
         Some(code) => format!("QEMU ended with {code:?}"),
     };
-    Ok((code, String::from_utf8_lossy(&log).into_owned(), why))
+    Ok((code, read(), why))
 }

@@ -3,13 +3,15 @@
 //!
 //! [`stack`] is about memory that grows downwards to a limit, [`copies`] about files that a client
 //! may write to without anybody else seeing it, [`accounts`] about how much a client may have,
-//! [`restarts`] about managers that fail again and again, [`shares`] about objects that several clients see with different rights.
+//! [`restarts`] about managers that fail again and again, [`attention`] about those that do not answer, [`shares`] about objects that
+//! several clients see with different rights.
 #![no_std]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod accounts;
+pub mod attention;
 pub mod copies;
 pub mod restarts;
 pub mod shares;

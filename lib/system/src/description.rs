@@ -35,7 +35,8 @@ pub struct Program {
     /// much as it declares.
     #[serde(default)]
     pub memory: Option<u64>,
-    /// True for a memory manager that is started again when it fails, and goes on where it was.
+    /// True for a memory manager that is started again when it fails, and goes on where it was; and for
+    /// a monitor, whose virtual machine is over then.
     #[serde(default)]
     pub restart: bool,
     /// True: all of its memory is mapped before it starts, so that it never faults. Needed for

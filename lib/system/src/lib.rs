@@ -36,6 +36,8 @@ pub const HEAP: u64 = 0x4000_0000;
 pub const CONFIG_ADDRESS: u64 = 0x2000_0000;
 /// Most bytes that a configuration can have.
 pub const CONFIG_LIMIT: u64 = 64 << 10;
+/// A parameter, without a value, of programs that were started in the place of one that has failed.
+pub const SUCCESSOR: &str = "successor";
 
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,6 +1,7 @@
 //! What the kernel hands over, and the first steps.
 use crate::given::Given;
 use crate::layout::{HEAP, OWN_ARCHIVE, OWN_HEAP};
+use crate::machine::Machine;
 use crate::program::Program;
 use crate::ram::Ram;
 use crate::sharing::Shares;
@@ -77,6 +78,8 @@ pub struct Builder {
     pub doors: Vec<Door>,
     /// Regions of virtual machines that have managers.
     pub guests: Given,
+    /// The virtual machines.
+    pub machines: Vec<Machine>,
     /// Private views of files.
     pub views: Vec<View>,
     /// Memory that is shared with different rights.
@@ -202,6 +205,7 @@ pub fn start() -> Result<Builder, Failure> {
         archive,
         doors: Vec::new(),
         guests: Given::default(),
+        machines: Vec::new(),
         views: Vec::new(),
         shares: Shares::default(),
         programs: Vec::new(),

@@ -34,14 +34,14 @@ impl Builder {
             self.join(&channel)?;
         }
         self.give_devices()?;
-        let machines = self.description.machines.clone();
-        let vcpus = self.create_machines(&machines)?;
+        self.create_machines()?;
         self.give_swapped()?;
         self.finish_shares()?;
         (0..count).try_for_each(|n| self.write_config(n))?;
         (0..count).try_for_each(|n| self.watch_ends(n, 0))?;
         (0..count).try_for_each(|n| self.start_program(n))?;
-        self.start_machines(&machines, &vcpus)?;
+        self.start_machines(None, 0)?;
+        self.watch_managers()?;
         log!("system is up: {count} programs, {} MiB left", self.ram.left() >> 20);
         if let Ok((at, ..)) = rt::sys::mem_info(own(RootSelector::Archive)) {
             log!("boot archive at {at:#x}");

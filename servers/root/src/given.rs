@@ -5,6 +5,7 @@ use crate::boot::Builder;
 use crate::window::pinned_in;
 use abi::{Error, MemRights, Selector};
 use alloc::vec::Vec;
+use core::ops::Range;
 use rt::sys::{self, Bind};
 
 /// Memory that is mapped before the program starts.
@@ -53,6 +54,12 @@ impl Given {
     ) -> Result<(), Failure> {
         self.pinned.push(Pinned { base, memory, offset, length, rights });
         pinned_in(space, base, memory, offset, length, rights)
+    }
+
+    /// Where the program's code is.
+    pub fn code(&self) -> Option<Range<u64>> {
+        let code = self.pinned.iter().find(|p| p.rights.contains(MemRights::EXEC))?;
+        Some(code.base..code.base + code.length)
     }
 
     /// Copies a capability.
@@ -116,9 +123,24 @@ impl Builder {
             let _ = sys::cap_drop(Selector(0), selector);
         }
         self.create_threads(n)?;
+        self.tell_successor(n)?;
         let program = &self.programs[n];
         program.given.filled.iter().try_for_each(|filled| self.fill_again(filled))?;
-        program.given.again(space)
+        program.given.again(space)?;
+        self.show_again(space);
+        Ok(())
+    }
+
+    /// Whoever had a capability of a space that was made anew gets the new one's.
+    fn show_again(&self, space: Selector) {
+        for program in &self.programs {
+            let given = program.given.capabilities.iter().filter(|(from, ..)| *from == space);
+            for (from, slot, mask) in given {
+                let _ = sys::cap_drop(program.space, *slot);
+                // It fails where that program has ended.
+                let _ = sys::cap_copy(*from, program.space, *slot, *mask);
+            }
+        }
     }
 
     /// Gives the regions that program `n` manages to its new threads; with `none`, to nobody.

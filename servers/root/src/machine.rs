@@ -11,6 +11,7 @@ use crate::{FAULT_LIMIT, Failure, own};
 use abi::vcpu::EXIT_CLASSES;
 use abi::{MemRights, ObjRights, RootSelector, Selector, SpaceKind};
 use alloc::format;
+use alloc::string::String;
 use alloc::vec::Vec;
 use backing::Tag;
 use rt::sys::{self, Bind};
@@ -38,37 +39,82 @@ fn class(name: &str) -> Result<u64, Failure> {
     found.map(|c| c as u64).ok_or_else(|| Failure(format!("unknown exit class '{name}'")))
 }
 
+/// A virtual machine's processor, and who handles what it can't do itself.
+pub struct Machine {
+    /// Name of the virtual machine.
+    pub name: String,
+    /// Number of its monitor.
+    pub monitor: usize,
+    space: Selector,
+    vcpu: Selector,
+    /// Its time.
+    context: Selector,
+    cpu: u32,
+    priority: u8,
+    /// Where its state page is in RAM.
+    state: u64,
+    /// Portals of exit classes, the monitor's first.
+    portals: Vec<(u64, Selector)>,
+}
+
+impl Machine {
+    /// Makes the processor, which does not run yet.
+    fn create_vcpu(&self) -> Result<(), Failure> {
+        sys::create_vcpu(self.vcpu, self.space, self.cpu, own(RootSelector::Ram), self.state)
+            .map_err(Failure::kernel(format!("processor of virtual machine '{}'", self.name)))
+    }
+
+    /// Says who handles its exits.
+    fn set_portals(&self) -> Result<(), Failure> {
+        self.portals.iter().try_for_each(|(class, portal)| {
+            let what = format!("virtual machine '{}', exits {class}", self.name);
+            sys::vcpu_portal(self.vcpu, *class, *portal).map_err(Failure::kernel(what))
+        })
+    }
+
+    fn start(&self) -> Result<(), Failure> {
+        sys::create_sc(self.context, self.vcpu, self.priority, QUANTUM_US)
+            .map_err(Failure::kernel(format!("starting '{}'", self.name)))
+    }
+}
+
 impl Builder {
     /// Makes the virtual machines; their vCPUs do not run yet.
-    pub fn create_machines(&mut self, list: &[VirtualMachine]) -> Result<Vec<Selector>, Failure> {
+    pub fn create_machines(&mut self) -> Result<(), Failure> {
+        let list = self.description.machines.clone();
         if !list.is_empty() && !self.info.svm {
             return Err(Failure("this processor has no SVM with nested paging".into()));
         }
-        list.iter().map(|machine| self.create_machine(machine)).collect()
+        list.iter().try_for_each(|machine| {
+            let made = self.create_machine(machine)?;
+            self.machines.push(made);
+            Ok(())
+        })
     }
 
-    fn create_machine(&mut self, machine: &VirtualMachine) -> Result<Selector, Failure> {
+    fn create_machine(&mut self, machine: &VirtualMachine) -> Result<Machine, Failure> {
         let cpu = self.info.processor(machine.cpu);
-        let what = format!("virtual machine '{}'", machine.name);
         let space = self.selector();
         sys::create_space(space, SpaceKind::Guest, GUEST_QUOTA)
             .and_then(|()| sys::fault_limit(space, FAULT_LIMIT))
-            .map_err(Failure::kernel(&what))?;
-        let monitor_thread = {
-            let monitor = self.program(&machine.monitor)?;
-            monitor.threads[0].thread
-        };
-        let device_portal = self.portal(monitor_thread, BADGE_DEVICE, &machine.monitor)?;
-        let exit_portal = self.portal(monitor_thread, BADGE_EXIT, &machine.monitor)?;
+            .map_err(Failure::kernel(format!("virtual machine '{}'", machine.name)))?;
+        let monitor = self.space_number(&machine.monitor) as usize;
+        let device_portal = self.portal_on(monitor, cpu, BADGE_DEVICE)?;
+        let exit_portal = self.portal_on(monitor, cpu, BADGE_EXIT)?;
         self.guest_memory(machine, space, cpu, device_portal)?;
 
         let state = self.ram.take(4096, 4096, true)?;
-        let vcpu = self.selector();
-        sys::create_vcpu(vcpu, space, cpu, own(RootSelector::Ram), state)
-            .map_err(Failure::kernel(&what))?;
-        for class in 0..EXIT_CLASSES as u64 {
-            sys::vcpu_portal(vcpu, class, exit_portal).map_err(Failure::kernel(&what))?;
-        }
+        let mut made = Machine {
+            name: machine.name.clone(),
+            monitor,
+            space,
+            vcpu: self.selector(),
+            context: self.selector(),
+            cpu,
+            priority: machine.priority,
+            state,
+            portals: (0..EXIT_CLASSES as u64).map(|class| (class, exit_portal)).collect(),
+        };
         for window in &machine.windows {
             self.guest_window(space, window)?;
         }
@@ -80,14 +126,48 @@ impl Builder {
             program.show(&region, own(RootSelector::Ram), state, 4096, RW, None)?;
             let portal = self.portal(thread, BADGE_ROUTE, &route.program)?;
             for name in &route.classes {
-                sys::vcpu_portal(vcpu, class(name)?, portal)
-                    .map_err(Failure::kernel(format!("{what}, exits {name}")))?;
+                made.portals.push((class(name)?, portal));
             }
         }
+        made.create_vcpu()?;
+        made.set_portals()?;
         let monitor = self.program(&machine.monitor)?;
         monitor.show("vcpu", own(RootSelector::Ram), state, 4096, RW, None)?;
-        monitor.grant("vcpu", vcpu, ObjRights::USE.bits())?;
-        Ok(vcpu)
+        monitor.grant("vcpu", made.vcpu, ObjRights::USE.bits())?;
+        Ok(made)
+    }
+
+    /// Makes the processors anew whose monitor is program `n`, which is about to be made anew itself.
+    pub fn renew_machines(&mut self, n: usize) -> Result<(), Failure> {
+        self.machines.iter().filter(|machine| machine.monitor == n).try_for_each(|machine| {
+            // It may be gone already.
+            let _ = sys::destroy(machine.vcpu);
+            for selector in [machine.vcpu, machine.context] {
+                let _ = sys::cap_drop(Selector(0), selector);
+            }
+            machine.create_vcpu()
+        })
+    }
+
+    /// Lets the vCPUs run; of program `n`, if there is one.
+    pub fn start_machines(&mut self, n: Option<usize>, generation: u64) -> Result<(), Failure> {
+        for m in 0..self.machines.len() {
+            if n.is_some_and(|n| self.machines[m].monitor != n) {
+                continue;
+            }
+            self.machines[m].set_portals()?;
+            let number = (self.programs.len() + m) << 8;
+            self.watch_end(self.machines[m].vcpu, number, generation)?;
+            self.machines[m].start()?;
+        }
+        Ok(())
+    }
+
+    /// The manager of a machine's region at an address.
+    pub fn guest_manager_at(&self, m: usize, address: u64) -> Option<usize> {
+        let space = self.machines.get(m)?.space;
+        let at = |b: &&Bind| b.space == space && (b.base..b.base + b.length).contains(&address);
+        self.manager(self.guests.managed.iter().find(at)?.portal)
     }
 
     /// Pages that a program shares with the guest. Nobody manages them: what the guest may not do
@@ -152,20 +232,6 @@ impl Builder {
         }
         let monitor = self.program(&machine.monitor)?;
         monitor.config.parameters.push(("memory".into(), format!("{ram}")));
-        Ok(())
-    }
-
-    /// Lets the vCPUs run.
-    pub fn start_machines(
-        &mut self,
-        list: &[VirtualMachine],
-        vcpus: &[Selector],
-    ) -> Result<(), Failure> {
-        for (machine, vcpu) in list.iter().zip(vcpus) {
-            let context = self.selector();
-            sys::create_sc(context, *vcpu, machine.priority, QUANTUM_US)
-                .map_err(Failure::kernel(format!("starting '{}'", machine.name)))?;
-        }
         Ok(())
     }
 }

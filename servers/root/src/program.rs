@@ -41,6 +41,8 @@ pub struct Program {
     pub priority: u8,
     /// What its space was given.
     pub given: Given,
+    /// Where in RAM its configuration is, once it has been written.
+    configured_at: Option<u64>,
     next_selector: u32,
     next_address: u64,
 }
@@ -139,6 +141,7 @@ impl Builder {
             threads: Vec::new(),
             priority: declared.priority,
             given: Given::default(),
+            configured_at: None,
             next_selector: FIRST_FREE_SELECTOR,
             next_address: REGIONS,
         };
@@ -241,22 +244,36 @@ impl Builder {
 
     /// Writes program `n`'s configuration into its space.
     pub fn write_config(&mut self, n: usize) -> Result<(), Failure> {
+        let at = self.ram.take(CONFIG_LIMIT, 4096, true)?;
+        self.programs[n].configured_at = Some(at);
+        self.fill_config(n)?;
+        let ram = own(RootSelector::Ram);
+        let Program { space, given, .. } = &mut self.programs[n];
+        given.pinned(*space, CONFIG_ADDRESS, ram, at, CONFIG_LIMIT, MemRights::READ)
+    }
+
+    /// Writes it where it belongs.
+    fn fill_config(&self, n: usize) -> Result<(), Failure> {
         let heap = self.description.programs[n].heap.next_multiple_of(4096);
         let config = &self.programs[n].config;
         let mut bytes = Vec::new();
         bytes.extend_from_slice(&HEAP.to_le_bytes());
         bytes.extend_from_slice(&heap.to_le_bytes());
         bytes.extend_from_slice(&system::encode(config));
-        let name: String = config.name.clone();
         if bytes.len() as u64 > CONFIG_LIMIT {
-            return Err(Failure(format!("the configuration of {name} is too long")));
+            return Err(Failure(format!("the configuration of {} is too long", config.name)));
         }
-        let at = self.ram.take(CONFIG_LIMIT, 4096, true)?;
-        let written = self.ram.view.write(at, &bytes);
-        written.map_err(|_| Failure("RAM window".into()))?;
-        let ram = own(RootSelector::Ram);
-        let Program { space, given, .. } = &mut self.programs[n];
-        given.pinned(*space, CONFIG_ADDRESS, ram, at, CONFIG_LIMIT, MemRights::READ)
+        let Some(at) = self.programs[n].configured_at else { return Ok(()) };
+        self.ram.view.write(at, &bytes).map_err(|_| Failure("RAM window".into()))
+    }
+
+    /// Program `n` is to know that it is started in place of one that has failed.
+    pub fn tell_successor(&mut self, n: usize) -> Result<(), Failure> {
+        let parameters = &mut self.programs[n].config.parameters;
+        if parameters.iter().all(|(name, _)| name != system::SUCCESSOR) {
+            parameters.push((system::SUCCESSOR.into(), String::new()));
+        }
+        self.fill_config(n)
     }
 
     /// Starts program `n`'s threads.

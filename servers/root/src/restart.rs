@@ -1,9 +1,10 @@
 //! Memory managers that fail are started again, and go on where they were: what they know of their
 //! memory they have written down in memory of the root server's. Clients notice nothing but the
-//! time, for the kernel keeps their faults for the next manager.
-use crate::Failure;
+//! time, for the kernel keeps their faults for the next manager. A monitor that fails is started again too, but its virtual
+//! machine is over: the new monitor says so, and starts it again as after any other end.
 use crate::boot::Builder;
-use abi::NO_DEADLINE;
+use crate::planned::Planned;
+use crate::{Failure, guard};
 use alloc::vec::Vec;
 use backing::restarts::Restarts;
 use rt::{log, sys, time};
@@ -12,8 +13,8 @@ use rt::{log, sys, time};
 pub struct Failures {
     /// For each program.
     restarts: Vec<Restarts>,
-    /// Managers that are to fail, and when (in ticks): the machine's words `fail.NAME=MILLISECONDS,…`, for tests.
-    planned: Vec<(usize, u64)>,
+    /// Failures on demand.
+    pub planned: Planned,
     /// How often each program was started again; in the badges of what it reports.
     pub generations: Vec<u64>,
 }
@@ -22,17 +23,7 @@ impl Builder {
     /// Nothing has failed yet.
     pub fn failures(&self) -> Failures {
         let count = self.programs.len();
-        let start = time::now().get();
-        let mut planned = Vec::new();
-        for (n, program) in self.description.programs.iter().enumerate() {
-            let word = alloc::format!("fail.{}", program.name);
-            let times = system::word(&self.info.command_line, &word).unwrap_or("");
-            let times = times.split(',').filter_map(|t| t.parse::<u64>().ok());
-            planned
-                .extend(times.map(|t| {
-                    (n, start.saturating_add(time::microseconds(t.saturating_mul(1000))))
-                }));
-        }
+        let planned = Planned::from_words(self);
         let restarts = (0..count).map(|_| Restarts::default()).collect();
         Failures { restarts, planned, generations: alloc::vec![0; count] }
     }
@@ -49,6 +40,7 @@ impl Builder {
         if !self.description.programs[n].restart {
             return;
         }
+        failures.planned.let_go(n);
         let name = self.programs[n].config.name.clone();
         let hope = failures.restarts[n].again(time::to_microseconds(time::now().get()));
         let done = if hope {
@@ -69,27 +61,15 @@ impl Builder {
     }
 
     fn start_again(&mut self, n: usize, failures: &mut Failures) -> Result<(), Failure> {
+        self.renew_machines(n)?;
         self.make_again(n)?;
         failures.generations[n] += 1;
         self.watch_ends(n, failures.generations[n])?;
         // It must have time before it is asked, for those who ask run on other processors too.
         self.start_program(n)?;
-        self.manage_again(n, false)
-    }
-}
-
-impl Failures {
-    /// Has those fail whose time has come. Returns when the next one's comes.
-    pub fn carry_out(&mut self, builder: &Builder) -> u64 {
-        let now = time::now().get();
-        self.planned.retain(|(n, at)| {
-            if *at <= now {
-                let program = &builder.programs[*n];
-                log!("manager '{}' is made to fail", program.config.name);
-                let _ = sys::destroy(program.threads[0].thread);
-            }
-            *at > now
-        });
-        self.planned.iter().map(|(_, at)| *at).min().unwrap_or(NO_DEADLINE)
+        self.manage_again(n, false)?;
+        self.start_machines(Some(n), failures.generations[n])?;
+        guard::started_again(n, failures.generations[n]);
+        Ok(())
     }
 }

@@ -33,6 +33,8 @@ pub enum End {
     },
     /// Some of its memory can't be had back from where its manager had put it.
     MemoryLost,
+    /// The monitor before this one has failed: what it knew of the devices is lost.
+    MonitorFailed,
     /// An exit that nobody expects.
     Unexpected {
         /// EXITCODE.
@@ -60,6 +62,7 @@ impl core::fmt::Display for End {
             Self::MemoryLost => {
                 write!(f, "a part of its memory is lost (its manager's disk is damaged or full)")
             }
+            Self::MonitorFailed => write!(f, "its monitor failed"),
             Self::Unexpected { code, rip } => write!(f, "unexpected exit {code:#x} at {rip:#x}"),
         }
     }

@@ -64,7 +64,7 @@ fn needed<T>(found: Option<T>, what: &str) -> T {
 }
 
 impl Monitor {
-    /// The VM that the configuration describes, its kernel loaded.
+    /// The VM that the configuration describes, its kernel loaded. In the place of a monitor that has failed, the VM is over.
     pub fn from_config() -> Self {
         let config = rt::config();
         let role = config.parameter("role").unwrap_or("compute").to_string();
@@ -96,6 +96,11 @@ impl Monitor {
             log_serial: config.parameter("serial") == Some("log"),
             counts: [0; EXIT_CLASSES],
         };
+        if config.parameter(system::SUCCESSOR).is_some() {
+            monitor.devices.expect_connections();
+            monitor.end(&End::MonitorFailed);
+            return monitor;
+        }
         match boot::load(&monitor.role, &ram) {
             Ok(loaded) => monitor.loaded = Some(loaded),
             Err(text) => monitor.end(&End::NotStarted(text)),

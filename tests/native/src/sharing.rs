@@ -18,6 +18,9 @@ pub const TESTS: &[Test] = &[
     ("sharing: nobody of one priority starves", crowd),
     ("sharing: a virtual machine and a program get equal parts", guest),
     ("sharing: a higher priority goes first", priorities),
+    ("sharing: a virtual machine waits for a program of higher priority", guest_waits),
+    ("sharing: a program waits for a virtual machine of higher priority", guest_goes_first),
+    ("sharing: virtual machines get equal parts", two_guests),
 ];
 
 /// Quanta in microseconds. A quantum of a virtual machine begins and ends with the switch to it.
@@ -104,25 +107,78 @@ fn guest() -> Outcome {
     if counted().is_none() {
         return Ok(());
     }
-    let Some(machine) = Running::with(Blob::Turns, 0, 2)? else { return Ok(()) };
-    machine.prepare()?;
-    let (turns, _) = window(PAGE)?;
-    let spinner = thread(0, illegal::turns, turns)?;
-    for racer in [machine.vcpu, spinner] {
-        ok(sys::create_sc(selector(), racer, BELOW, LONG), "time")?;
-    }
-    let count = |words: Words| words.get(0) & u64::from(u32::MAX);
-    let native = words_at(turns, PAGE);
-    // Its monitor starts it first. Waiting is done at once: looking often would take all the time there is.
-    ok(sys::wait(in_milliseconds(100)), "let both begin")?;
-    holds(count(native) > 0 && count(machine.result()) > 0, "both have begun")?;
-    let before = [count(machine.result()), count(native)];
-    watch();
-    let [inside, outside] = [count(machine.result()) - before[0], count(native) - before[1]];
+    let Some([inside, outside]) = with_guest(BELOW, BELOW)? else { return Ok(()) };
     rt::log!("shares {inside} (virtual machine) {outside}");
+    holds(inside > 0 && alike(inside, outside), "equal parts")
+}
+
+/// Turns that a guest or the program in its place has made.
+fn turns(words: Words) -> u64 {
+    words.get(0) & u64::from(u32::MAX)
+}
+
+/// Turns of a guest and of a program with these priorities, while they both could run; `None` where there are no guests.
+fn with_guest(guest: u8, program: u8) -> Result<Option<[u64; 2]>, String> {
+    let Some(machine) = Running::with(Blob::Turns, 0, 2)? else { return Ok(None) };
+    machine.prepare()?;
+    let (page, _) = window(PAGE)?;
+    let native = words_at(page, PAGE);
+    // Its monitor starts the guest first, with nobody beside it.
+    ok(sys::create_sc(selector(), machine.vcpu, guest, LONG), "time")?;
+    ok(sys::wait(in_milliseconds(100)), "let the guest begin")?;
+    holds(turns(machine.result()) > 0, "the guest has begun")?;
+    let spinner = thread(0, illegal::turns, page)?;
+    ok(sys::create_sc(selector(), spinner, program, LONG), "time")?;
+    // Waiting is done at once: looking often would take all the time there is.
+    ok(sys::wait(in_milliseconds(100)), "let both run")?;
+    let before = [turns(machine.result()), turns(native)];
+    watch();
+    let made = [turns(machine.result()) - before[0], turns(native) - before[1]];
     ok(sys::destroy(spinner), "destroy")?;
     machine.end()?;
-    holds(inside > 0 && alike(inside, outside), "equal parts")
+    Ok(Some(made))
+}
+
+fn guest_waits() -> Outcome {
+    if counted().is_none() {
+        return Ok(());
+    }
+    let Some([inside, outside]) = with_guest(BELOW - 1, BELOW)? else { return Ok(()) };
+    rt::log!("shares {inside} (virtual machine of lower priority) {outside}");
+    holds(inside == 0 && outside > 0, "the virtual machine waits")
+}
+
+fn guest_goes_first() -> Outcome {
+    if counted().is_none() {
+        return Ok(());
+    }
+    let Some([inside, outside]) = with_guest(BELOW, BELOW - 1)? else { return Ok(()) };
+    rt::log!("shares {inside} (virtual machine of higher priority) {outside}");
+    holds(inside > 0 && outside == 0, "the program waits")
+}
+
+fn two_guests() -> Outcome {
+    if counted().is_none() {
+        return Ok(());
+    }
+    let mut machines = alloc::vec::Vec::new();
+    for _ in 0..2 {
+        let Some(machine) = Running::with(Blob::Turns, 0, 2)? else { return Ok(()) };
+        machine.prepare()?;
+        ok(sys::create_sc(selector(), machine.vcpu, BELOW, LONG), "time")?;
+        // Its monitor starts it before there is another one.
+        ok(sys::wait(in_milliseconds(100)), "let it begin")?;
+        holds(turns(machine.result()) > 0, "it has begun")?;
+        machines.push(machine);
+    }
+    let before: alloc::vec::Vec<u64> = machines.iter().map(|m| turns(m.result())).collect();
+    watch();
+    let made = machines.iter().zip(&before).map(|(m, before)| turns(m.result()) - before);
+    let made: alloc::vec::Vec<u64> = made.collect();
+    rt::log!("shares {made:?} (virtual machines)");
+    machines.into_iter().try_for_each(Running::end)?;
+    let [a, b] = made[..] else { return Err("two machines".into()) };
+    holds(a > 0 && alike(a, b), "equal parts")
 }
 
 extern "C" fn worker(_: u64) -> ! {

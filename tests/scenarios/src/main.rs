@@ -17,6 +17,7 @@ mod kernel;
 mod kernel_costs;
 mod killed_delegate;
 mod killed_dispatcher;
+mod killed_monitor;
 mod killed_service_vm;
 mod listening;
 mod listening_in_both;
@@ -60,6 +61,8 @@ type Scenario = (&'static str, fn() -> anyhow::Result<()>);
 const SCENARIOS: &[Scenario] = &[
     ("kernel", kernel::run),
     ("managers", managers::run),
+    ("managers_silent", managers::silent),
+    ("managers_given_up", managers::given_up),
     ("managers_under_machines", managers::under_machines),
     ("shared", shared::run),
     ("costs_in_instructions", kernel_costs::run),
@@ -107,10 +110,14 @@ const SCENARIOS: &[Scenario] = &[
     ("status_and_streams", status::run),
     ("killed_delegate", killed_delegate::run),
     ("killed_dispatcher", killed_dispatcher::run),
+    ("killed_monitor_of_service", killed_monitor::service),
+    ("killed_monitor_loops", killed_monitor::looping),
+    ("killed_monitor_of_compute", killed_monitor::compute),
     ("killed_service_vm", killed_service_vm::run),
     ("guest_panics", guest_panics::run),
     ("swapped", swapped::run),
     ("swapped_downloads", swapped::downloads),
+    ("swapped_restarted", swapped::restarted),
     ("swapped_disk_damaged", swapped::damaged),
     ("nothing_is_left", interrupted::run),
 ];

@@ -18,6 +18,10 @@ const SYSTEM: Program = Program {
     ..kernel_test::TESTS
 };
 
+/// Managers that do not end but loop, or wait for what never comes; and one that fails as soon as it is started again.
+const SILENT: &str = "loop.image=1000 mute.anon=1000 until=86400000";
+const HOPELESS: &str = "fail.image=1000,1000,1000,1000,1000 until=86400000";
+
 /// Lines of the log: what each says, and how often.
 const EXPECTED: &[(&str, usize)] = &[
     ("not resolved: stack overflow", 1),
@@ -48,8 +52,68 @@ pub fn run() -> Result<()> {
     Ok(())
 }
 
-/// When managers are made to fail, in milliseconds after the system is up: while the VMs boot, and later.
-const FAILURES: [&str; 2] = ["fail.image=1500,9000,15000", "fail.anon=2500,12000"];
+/// What the crier said last, behind the last of these lines: rounds of its own, of the first and the second client.
+fn said_after(log: &str, lines: &[&str]) -> Option<Vec<Vec<u64>>> {
+    let places: Option<Vec<usize>> = lines.iter().map(|line| log.rfind(line)).collect();
+    let behind = log.get(places?.into_iter().max()?..)?;
+    let said = behind.lines().filter_map(|line| {
+        line.split_once("crier: ")?.1.trim().split(' ').map(|n| n.parse().ok()).collect()
+    });
+    Some(said.collect())
+}
+
+/// True when all of these columns of what was said have grown.
+fn grown(said: &[Vec<u64>], columns: &[usize]) -> bool {
+    let (Some(first), Some(last)) = (said.first(), said.last()) else { return false };
+    columns.iter().all(|n| matches!((first.get(*n), last.get(*n)), (Some(a), Some(b)) if a < b))
+}
+
+fn run_until(command_line: &'static str, done: impl Fn(&str) -> bool) -> Result<String> {
+    let repository = trapline::parts::Repository::find()?;
+    repository.build(false, &trapline::progress::Progress::new(false))?;
+    let system = Program { command_line, ..SYSTEM };
+    let report = kernel_test::run_until(&Cache::open()?, &repository, system, &done)?;
+    println!("{}", report.log.trim_end());
+    ensure!(done(&report.log), "{}", report.why);
+    for bad in ["FAILED", "panic"] {
+        ensure!(!report.log.contains(bad), "'{bad}' is in the log");
+    }
+    Ok(report.log)
+}
+
+/// A manager that loops, and one that waits for ever, are noticed, and started again, before any client is late: both go on.
+pub fn silent() -> Result<()> {
+    let again = ["manager 'image' was started again", "manager 'anon' was started again"];
+    let log = run_until(SILENT, |log| {
+        said_after(log, &again).is_some_and(|said| grown(&said, &[0, 1, 2]))
+    })?;
+    for name in ["image", "anon"] {
+        let line = format!("manager '{name}' does not answer");
+        let found = log.matches(&line).count();
+        ensure!(found == 1, "'{line}' is in the log {found} times");
+    }
+    ensure!(!log.contains("in time"), "a client was late");
+    Ok(())
+}
+
+/// A manager that fails again and again is given up: its clients end, each with a report, and who does not need it goes on.
+pub fn given_up() -> Result<()> {
+    let off = "manager 'image' has failed too often: it stays off";
+    let ended = ["first", "second"].map(|name| format!("program '{name}' ended: "));
+    let lines = [off, &ended[0], &ended[1]];
+    let log =
+        run_until(HOPELESS, |log| said_after(log, &lines).is_some_and(|said| grown(&said, &[0])))?;
+    let restarts = log.matches("manager 'image' was started again").count();
+    ensure!(restarts == 4, "it was started again {restarts} times");
+    ensure!(!log.contains("program 'crier' ended"), "the crier has ended");
+    ensure!(!log.contains("program 'anon' ended"), "another manager has ended");
+    Ok(())
+}
+
+/// When managers are made to fail, in milliseconds after the system is up: while the VMs boot, and later; by ending, by
+/// looping, by never answering.
+const FAILURES: [&str; 4] =
+    ["fail.image=1500,9000", "loop.image=15000", "fail.anon=2500", "mute.anon=12000"];
 /// How often they are then started again.
 const RESTARTS: [(&str, usize); 2] = [("image", 3), ("anon", 2)];
 

@@ -5,7 +5,7 @@ use crate::rig::{LIMIT, Rig, succeeded, trapline, within};
 use anyhow::{Context, Result, ensure};
 use hostlink::memory::Entry;
 use std::os::unix::fs::FileExt;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use trapline::launch::Options;
 use trapline::machine::Vm;
 use trapline::web::Server;
@@ -100,6 +100,36 @@ fn top() -> Result<()> {
     ensure!(amount("spaces") == 2 && amount("resident") > 0, "{kernel}");
     ensure!(amount("shown") == 2 * amount("resident"), "it is not shared: {kernel}");
     ensure!(found("ram-compute")?["read"].as_u64() > Some(0), "{said}");
+    Ok(())
+}
+
+/// When the manager is made to end, to loop, and never to answer, in milliseconds after the system is up.
+const FAILURES: [&str; 3] = ["fail.swap=20000,45000", "loop.swap=70000", "mute.swap=95000"];
+
+/// The manager fails while pages come and go: the VM goes on, and each byte is what it was.
+pub fn restarted() -> Result<()> {
+    let (memory, resident) = (256 << 20, Some(64 << 20));
+    let words = FAILURES.map(str::to_owned).into();
+    let rig = Rig::boot_with(Options { memory, resident, words, ..Options::default() })?;
+    let sum = "sha256sum < /tmp/much";
+    let first = rig.succeed(&format!("head -c 80M /dev/urandom > /tmp/much; {sum}"))?;
+    let end = Instant::now() + Duration::from_secs(600);
+    loop {
+        let log = std::fs::read_to_string(rig.machine.logs().join("kernel.log"))?;
+        let restarts = log.matches("manager 'swap' was started again").count();
+        // Once more after the last failure.
+        ensure!(rig.succeed(sum)? == first, "the file has changed");
+        if restarts == 4 {
+            let silent = log.matches("manager 'swap' does not answer").count();
+            ensure!(silent == 2, "it was found silent {silent} times");
+            break;
+        }
+        ensure!(Instant::now() < end, "it was started again {restarts} times");
+    }
+    let row = ledger(&rig)?.row;
+    ensure!(row.read > 0 && row.lost == 0, "{row:?}");
+    let service = succeeded("the service VM", &rig.service("echo still here")?)?;
+    ensure!(service.trim() == "still here", "{service}");
     Ok(())
 }
 

@@ -110,6 +110,11 @@ impl<M: Memory> Devices<M> {
         }
     }
 
+    /// The relay may know of connections that an earlier monitor had: the end of the machine is told in any case.
+    pub fn expect_connections(&mut self) {
+        self.vsock.function.model.expect_connections();
+    }
+
     /// True where the port belongs to these devices now.
     #[must_use]
     pub fn owns_port(&mut self, port: u16) -> bool {

@@ -36,6 +36,8 @@ const PROTECTION: &str = "ended: general protection";
 const UNDEFINED: &str = "ended: invalid instruction";
 const EITHER: &str =
     "ended: general protection, or invalid instruction where the processor lacks it";
+/// QEMU 7.2 pops the frame by `cpu_ldq_kernel_ra` (`POPQ_RA` in target/i386/tcg/seg_helper.c), whose rights
+/// at CPL 3 with SMAP are those of a kernel that may not touch user pages (`cpu_mmu_index_kernel` in target/i386/cpu.h).
 const RETURN: &str = "ended: general protection; under QEMU 7.2 a page fault, as it reads the stack with the kernel's rights";
 /// And of page faults.
 const FAULT: &str = "ended: page fault, with its address";

@@ -23,6 +23,7 @@ fn main(_thread: u64) -> ! {
     let role = rt::config().parameter("role").unwrap_or("");
     let outcome = match role {
         "judge" => judge::run(),
+        "crier" => board::cry(),
         "deep" => stacks::deep(),
         "overflow" => stacks::overflow(),
         "greedy" => stacks::greedy(),

@@ -247,6 +247,18 @@ fn a_deaf_relay_stalls_the_guest_and_nothing_is_lost() {
 }
 
 #[test]
+fn the_end_is_told_of_connections_that_others_had() {
+    let mut world = World::new();
+    world.function.power_off();
+    world.run();
+    assert_eq!(world.records, []);
+    world.function.model.expect_connections();
+    world.function.power_off();
+    world.run();
+    assert_eq!(world.records, [Record::Ended]);
+}
+
+#[test]
 fn a_reset_ends_everything() {
     let mut world = World::new();
     let connection = world.connect(5);
