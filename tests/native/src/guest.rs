@@ -2,7 +2,7 @@
 //! without doing anything.
 use crate::env::{
     ABOVE, BELOW, NONE, PAGE, QUANTUM, RAM, READ_WRITE, SPACE, THREAD, equal, holds,
-    in_milliseconds, ok, pinned, portal, ram, refused, selector, window, words_at,
+    in_milliseconds, ok, pinned, portal, ram, refused, selector, watch, window, words_at,
 };
 use crate::faults::manager;
 use crate::illegal::Blob;
@@ -199,8 +199,12 @@ fn exits() -> Outcome {
     ok(sys::destroy(server), "destroy")
 }
 
-/// The guest's read of 0x3000 is not answered; its monitor gives that memory another manager.
+/// The guest's read of 0x3000 is not answered, which is told where its end would be, too; its monitor gives that
+/// memory another manager.
 fn late_manager() -> Outcome {
+    const WATCHED: u64 = 77;
+    /// The cause: not resolved in time.
+    const LATE: u64 = 7;
     if !available() {
         return Ok(());
     }
@@ -217,17 +221,22 @@ fn late_manager() -> Outcome {
     guest.start(BELOW)?;
     exit(&first()?, ExitClass::Recall)?;
     guest.reset();
+    watch(guest.vcpu, WATCHED)?;
     exit(&resume()?, ExitClass::Cpuid)?;
     guest.skip(2);
     for _ in 0..2 {
-        exit(&resume()?, ExitClass::Error)?;
+        let (event, words) = resume()?;
+        equal(event, Event::ThreadEnd(WATCHED), "lateness is told")?;
+        equal((words[0], words[2]), (LATE, 0x3000), "cause and address")?;
+        exit(&first()?, ExitClass::Error)?;
         equal(guest.get(offset_of!(VcpuState, fault_address)), 0x3000, "fault address")?;
         equal(guest.get(offset_of!(VcpuState, fault_access)), 0, "fault access")?;
     }
     ok(sys::region_manager(guest.space, 0x3000, PAGE, portal(server, 6)?, 0), "another one")?;
     equal(resume()?.0, Event::Fault(DEVICE_BADGE), "it goes on")?;
     ok(sys::destroy(guest.space), "destroy")?;
-    equal(resume()?.0, Event::Timeout, "nothing more")?;
+    equal(resume()?.0, Event::ThreadEnd(WATCHED), "its end is told")?;
+    equal(first()?.0, Event::Timeout, "nothing more")?;
     ok(sys::destroy(hung), "destroy")?;
     ok(sys::destroy(server), "destroy")
 }
