@@ -23,6 +23,7 @@ pub const TESTS: &[Test] = &[
     ("processes: arguments arrive as they were given", arguments),
     ("processes: exit codes, in the order of the ends", codes),
     ("processes: yield and sleep", yields),
+    ("processes: threads of their own, which end with them", threads),
     ("processes: endless loops are killed", loops),
     ("processes: what offenders did is told", offenders),
     ("processes: broken files", broken),
@@ -158,6 +159,22 @@ fn yields() -> Outcome {
     equal(nursery.processes.count(), 3, "running")?;
     for _ in many {
         equal(nursery.wait()?.end.cause, exit(child::DONE), "end")?;
+    }
+    nursery.end()
+}
+
+/// A process makes threads by itself, some on other processors, that run for ever: when its first thread exits, all of
+/// it comes back.
+fn threads() -> Outcome {
+    let mut nursery = Nursery::new()?;
+    let cpus = format!("{}", cpus());
+    let mut run = |number| nursery.run(&["threads", number, &cpus]);
+    equal(run("4")?, exit(child::DONE), "end")?;
+    // What is made at the first time is kept.
+    let before = kernel()?;
+    for number in ["1", "4", "7"] {
+        equal(run(number)?, exit(child::DONE), "end")?;
+        equal(kernel()?, before, "objects, bytes and quota")?;
     }
     nursery.end()
 }

@@ -7,6 +7,7 @@ extern crate alloc;
 
 use abi::{EndCause, Error, MESSAGE_WORDS, MemRights, Message, Selector, SpaceKind, ThreadArgs};
 use alloc::string::String;
+use core::sync::atomic::{AtomicU64, Ordering};
 use memory::Memory;
 use native_tests::{child, illegal};
 use rt::process::{Files, Means, Processes, Start};
@@ -44,6 +45,7 @@ fn main(_: u64) -> ! {
         "divide" => illegal::divide(0),
         "overflow" => illegal::overflow(0),
         "panic" => panic!("as asked for"),
+        "threads" => threads(number, arguments.get(2).and_then(|cpus| cpus.parse().ok())),
         "leave" => leave(),
         "look" => look(),
         "exhaust" => exhaust(),
@@ -69,6 +71,40 @@ fn say(arguments: &[String]) -> u64 {
         }
     }
     arguments.len() as u64
+}
+
+static COUNTED: AtomicU64 = AtomicU64::new(0);
+
+/// Counts itself, then works for ever.
+extern "C" fn helper(_: u64) -> ! {
+    COUNTED.fetch_add(1, Ordering::SeqCst);
+    loop {
+        core::hint::spin_loop();
+    }
+}
+
+/// Threads of its own, on so many processors: all of them run. They still do when the first one ends.
+fn threads(number: u64, cpus: Option<u32>) -> u64 {
+    const STACK: usize = 512;
+    // As the first one: all have their share.
+    const PRIORITY: u8 = 50;
+    let Some(cpus) = cpus else { return child::WRONG };
+    for n in 0..number as u32 {
+        let stack = alloc::vec![0u64; STACK].leak();
+        let top = (stack.as_ptr().addr() as u64 + 8 * STACK as u64) & !15;
+        let entry = helper as extern "C" fn(u64) -> ! as *const () as u64;
+        let args = ThreadArgs { entry, stack: top - 8, argument: 0 };
+        let (thread, time) = (Selector(200 + 2 * n), Selector(201 + 2 * n));
+        let made = sys::create_thread(thread, Selector(0), n % cpus, args)
+            .and_then(|()| sys::create_sc(time, thread, PRIORITY, 1000));
+        if made.is_err() {
+            return child::WRONG;
+        }
+    }
+    while COUNTED.load(Ordering::SeqCst) < number {
+        rt::time::sleep(1000);
+    }
+    child::DONE
 }
 
 /// The middle of the heap, which nothing else is in.
