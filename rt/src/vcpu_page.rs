@@ -19,6 +19,17 @@ impl VcpuPage {
             .then_some(Self { base })
     }
 
+    /// A page of the own space that the program bound itself (tests).
+    ///
+    /// # Panics
+    /// When it is not inside one region of the program.
+    #[must_use]
+    pub fn own(base: u64) -> Self {
+        assert!(base.is_multiple_of(8), "{base:#x} is misaligned");
+        let _ = Shared::own(base, size_of::<VcpuState>() as u64);
+        Self { base }
+    }
+
     /// Works on the state. Meant for the time between an exit that this program handles and its
     /// reply: only then the kernel and the other handlers leave the page alone.
     pub fn with<R>(&mut self, work: impl FnOnce(&mut VcpuState) -> R) -> R {

@@ -1,9 +1,11 @@
-//! Regions that change in every way while threads on all processors fault in them: what they see stays
+//! Regions that change in every way while threads on all processors, or a guest, fault in them: what they see stays
 //! right, and all kernel memory comes back.
 use crate::env::{
-    NONE, PAGE, RAM, READ_WRITE, SPACE, Words, address, cpus, equal, holds, in_milliseconds, ok,
-    pinned, portal, ram, words_at,
+    NONE, PAGE, RAM, READ_WRITE, SPACE, Words, address, cpus, equal, eventually, holds,
+    in_milliseconds, ok, pinned, portal, ram, words_at,
 };
+use crate::guests::{FS_BASE, Running};
+use crate::illegal::Blob;
 use crate::stress::{Helper, Random};
 use crate::{Outcome, Test};
 use abi::{Event, FaultMessage, FaultReply, MemRights, NO_DEADLINE, RegionInfo, Selector};
@@ -14,7 +16,10 @@ use core::sync::atomic::{AtomicU64, Ordering};
 use rt::sys::{self, Bind};
 use spin::Once;
 
-pub const TESTS: &[Test] = &[("regions: changed in every way under threads", changing)];
+pub const TESTS: &[Test] = &[
+    ("regions: changed in every way under threads", changing),
+    ("regions: changed in every way under a guest", under_guest),
+];
 
 const PAGES: u64 = 24;
 const LENGTH: u64 = PAGES * PAGE;
@@ -65,6 +70,8 @@ extern "C" fn reader(seed: u64) -> ! {
 
 struct Changing {
     random: Random,
+    /// The space that has the regions: this program's, or a guest's.
+    space: Selector,
     base: u64,
     /// A pinned region with all of the memory, for windows; another place for regions.
     window: u64,
@@ -74,7 +81,14 @@ struct Changing {
 }
 
 impl Changing {
+    /// Regions of this program.
     fn new() -> Result<Self, String> {
+        let base = address(LENGTH);
+        Self::of(NONE, base, address(LENGTH))
+    }
+
+    /// Regions of any space, at a place, and for a while at another one.
+    fn of(space: Selector, base: u64, aside: u64) -> Result<Self, String> {
         let bind = Bind { portal: NONE, ..pinned(LENGTH, READ_WRITE) };
         let window = Bind { base: address(LENGTH), ..bind };
         let memory = ram(LENGTH);
@@ -94,9 +108,10 @@ impl Changing {
         }
         Ok(Self {
             random: Random(rt::time::now().0 | 1),
-            base: bind.base,
+            space,
+            base,
             window: window.base,
-            aside: address(LENGTH),
+            aside,
             managers,
             readers: (0..READERS).map(|_| Helper::new()).collect(),
         })
@@ -108,13 +123,14 @@ impl Changing {
 
     fn bind(&mut self, base: u64, length: u64) -> Outcome {
         let (tag, portal) = (base - self.base, self.door());
-        let bind = Bind { base, length, tag, portal, ..pinned(PAGE, READ_WRITE) };
+        let space = if self.space == NONE { SPACE } else { self.space };
+        let bind = Bind { space, base, length, tag, portal, ..pinned(PAGE, READ_WRITE) };
         ok(sys::region_bind(bind), "bind")
     }
 
     fn pieces(&self) -> Vec<RegionInfo> {
         let here = self.base..self.base + LENGTH;
-        rt::regions::of(NONE).filter(|region| here.contains(&region.base.0)).collect()
+        rt::regions::of(self.space).filter(|region| here.contains(&region.base.0)).collect()
     }
 
     fn start_reader(&mut self) -> Outcome {
@@ -129,38 +145,42 @@ impl Changing {
         let pieces = self.pieces();
         let index = self.random.below(pieces.len() as u64) as usize;
         let piece = pieces[index];
-        let (base, length) = (piece.base.0, piece.length);
+        let (base, length, space) = (piece.base.0, piece.length, self.space);
         match self.random.below(10) {
             0 | 1 if length > PAGE => {
                 let at = base + (self.random.below(length / PAGE - 1) + 1) * PAGE;
-                ok(sys::region_split(NONE, base, length, at, at - self.base), "split")?;
+                ok(sys::region_split(space, base, length, at, at - self.base), "split")?;
             }
             2 => {
                 // One region in the place of two.
                 let second = pieces.get(index + 1).map_or(0, |second| second.length);
-                ok(sys::region_unbind(NONE, base, length), "unbind")?;
+                ok(sys::region_unbind(space, base, length), "unbind")?;
                 if second > 0 {
-                    ok(sys::region_unbind(NONE, base + length, second), "unbind the next")?;
+                    ok(sys::region_unbind(space, base + length, second), "unbind the next")?;
                 }
                 self.bind(base, length + second)?;
             }
             3 => {
-                ok(sys::region_move(NONE, base, length, self.aside), "move")?;
-                ok(sys::region_move(NONE, self.aside, length, base), "move back")?;
+                ok(sys::region_move(space, base, length, self.aside), "move")?;
+                if space != NONE {
+                    // Who reads here meanwhile is stopped, and tries again.
+                    let _ = sys::wait(rt::time::now().0 + self.random.below(1_000_000));
+                }
+                ok(sys::region_move(space, self.aside, length, base), "move back")?;
             }
             4 => {
                 let rights = if self.random.below(2) == 0 { READ_WRITE } else { MemRights::READ };
-                ok(sys::region_rights(NONE, base, length, rights), "rights")?;
+                ok(sys::region_rights(space, base, length, rights), "rights")?;
             }
             5 => {
                 let at = if piece.window { 0 } else { self.window + piece.tag };
-                ok(sys::region_window(NONE, base, length, at), "window")?;
+                ok(sys::region_window(space, base, length, at), "window")?;
             }
             6 => {
                 let door = self.door();
-                ok(sys::region_manager(NONE, base, length, door, piece.tag), "manager")?;
+                ok(sys::region_manager(space, base, length, door, piece.tag), "manager")?;
             }
-            7 => ok(sys::unmap(NONE, base, length), "unmap")?,
+            7 => ok(sys::unmap(space, base, length), "unmap")?,
             8 => {
                 // Out of the window and back.
                 let offset = self.random.below(PAGES) * PAGE;
@@ -172,21 +192,34 @@ impl Changing {
                 let _ = sys::wait(rt::time::now().0 + self.random.below(400_000));
             }
         }
-        self.start_reader()
+        Ok(())
     }
 
     fn run(&mut self) -> Outcome {
         self.bind(self.base, LENGTH)?;
-        SEEN.call_once(|| words_at(self.base, LENGTH));
+        if self.space == NONE {
+            SEEN.call_once(|| words_at(self.base, LENGTH));
+        }
         let end = in_milliseconds(TIME);
         while rt::time::now().0 < end {
             self.step()?;
+            if self.space == NONE {
+                self.start_reader()?;
+            }
         }
         self.readers.iter_mut().for_each(Helper::end);
         for piece in self.pieces() {
-            ok(sys::region_unbind(NONE, piece.base.0, piece.length), "unbind")?;
+            ok(sys::region_unbind(self.space, piece.base.0, piece.length), "unbind")?;
         }
         Ok(())
+    }
+
+    fn end(mut self) -> Outcome {
+        for (manager, door) in &mut self.managers {
+            manager.end();
+            ok(sys::cap_drop(NONE, *door), "drop")?;
+        }
+        ok(sys::region_unbind(SPACE, self.window, LENGTH), "unbind")
     }
 }
 
@@ -201,9 +234,39 @@ fn changing() -> Outcome {
     equal(WRONG.load(Ordering::Relaxed), u64::MAX, "a page with another one's content")?;
     holds(READS.load(Ordering::Relaxed) > 0, "pages were read")?;
     equal(ok(sys::space_quota(NONE), "quota")?, before, "kernel memory is back")?;
-    for (manager, door) in &mut all.managers {
-        manager.end();
-        ok(sys::cap_drop(NONE, *door), "drop")?;
+    all.end()
+}
+
+/// The same in a guest's memory, which a guest on another processor reads all the time. Where a region is missing at that
+/// moment, or does not allow it, its monitor lets it try again.
+fn under_guest() -> Outcome {
+    if cpus() < 2 {
+        return Ok(());
     }
-    ok(sys::region_unbind(SPACE, all.window, LENGTH), "unbind")
+    let Some(guest) = Running::with(Blob::Walker, 1, 2)? else { return Ok(()) };
+    let mut all = Changing::of(guest.space, FS_BASE, FS_BASE + (8 << 20))?;
+    guest.go_on()?;
+    let result = guest.result();
+    let (read, wrong) = (|| result.get(0) & 0xffff_ffff, || result.get(0) >> 32);
+    let seed = all.random.0;
+    let quota = || {
+        Ok::<_, String>((
+            ok(sys::space_quota(NONE), "quota")?,
+            ok(sys::space_quota(guest.space), "its quota")?,
+        ))
+    };
+    let mut before = None;
+    for _ in 0..2 {
+        let start = read();
+        all.run().map_err(|why| format!("seed {seed}: {why}"))?;
+        holds(read() != start, "pages were read")?;
+        equal((wrong(), result.get(8)), (0, 0), "pages with another one's content")?;
+        // Page tables that the first round needed stay with the guest.
+        let now = quota()?;
+        equal(*before.get_or_insert(now), now, "kernel memory is back")?;
+    }
+    rt::log!("the guest read {} pages", read());
+    eventually("it stops where no region is any more", || guest.exits() > 0)?;
+    guest.end()?;
+    all.end()
 }

@@ -11,7 +11,7 @@ use abi::vcpu::{ExitClass, Segment, VcpuState};
 use abi::{Event, MemRights, NO_DEADLINE, Selector, SpaceKind, SystemCounter};
 use alloc::string::String;
 use core::mem::offset_of;
-use core::sync::atomic::{AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use rt::sys::{self, Bind};
 
 pub const TESTS: &[Test] = &[
@@ -31,6 +31,10 @@ const SPARE: u64 = 0x4000;
 
 /// Address of the state page, for the thread that handles the exits.
 static STATE: AtomicU64 = AtomicU64::new(0);
+/// Where its FS begins, for those that use it.
+pub const FS_BASE: u64 = 0x10_0000;
+/// After another exit it goes on all the same.
+static GOES_ON: AtomicBool = AtomicBool::new(false);
 /// Exits other than the first recall.
 static OTHERS: AtomicU64 = AtomicU64::new(0);
 
@@ -44,7 +48,8 @@ extern "C" fn monitor(_: u64) -> ! {
             start(|offset, value| page.set(offset as u64, value));
         } else {
             OTHERS.fetch_add(1, Ordering::SeqCst);
-            page.set(offset_of!(VcpuState, blocked) as u64, 1);
+            let stops = !GOES_ON.load(Ordering::SeqCst);
+            page.set(offset_of!(VcpuState, blocked) as u64, stops.into());
         }
         next = sys::reply_wait(0, [0; 8], NO_DEADLINE);
     }
@@ -54,7 +59,7 @@ fn start(set: impl Fn(usize, u64)) {
     for index in 0..6 {
         let at = offset_of!(VcpuState, segments) + index * size_of::<Segment>();
         set(at, if index == 1 { 0x9b_0000 } else { 0x93_0000 } | 0xffff << 32);
-        set(at + 8, 0);
+        set(at + 8, if index == 4 { FS_BASE } else { 0 });
     }
     set(offset_of!(VcpuState, rip), CODE);
     set(offset_of!(VcpuState, cr0), 0x10);
@@ -73,7 +78,8 @@ fn page_of(value: &[u8]) -> Result<u64, String> {
 
 /// A guest in real mode; most copy a word for ever, and count the rounds beside it.
 pub struct Running {
-    space: Selector,
+    /// Its memory.
+    pub space: Selector,
     /// Its vCPU.
     pub vcpu: Selector,
     cpu: u32,
@@ -123,6 +129,18 @@ impl Running {
             ok(sys::vcpu_portal(self.vcpu, class as u64, door), "exit portal")?;
         }
         Ok(())
+    }
+
+    /// Lets it run, through all exits.
+    pub fn go_on(&self) -> Outcome {
+        GOES_ON.store(true, Ordering::SeqCst);
+        self.run()
+    }
+
+    /// How often it was stopped since. From now on it does not go on.
+    pub fn exits(&self) -> u64 {
+        GOES_ON.store(false, Ordering::SeqCst);
+        OTHERS.load(Ordering::SeqCst)
     }
 
     fn run(&self) -> Outcome {

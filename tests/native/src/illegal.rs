@@ -127,6 +127,56 @@ global_asm!(
     "    jmp blob_turns",
     ".code64",
     "blob_turns_end:",
+    ".global blob_walker",
+    ".global blob_walker_end",
+    ".code16",
+    "blob_walker:",
+    "    xor ecx, ecx",
+    "2:  mov esi, ecx",
+    "    shl esi, 12",
+    "    mov eax, fs:[esi]",
+    "    cmp eax, ecx",
+    "    je 3f",
+    "    mov [0x2008], eax",
+    "    mov [0x200c], ecx",
+    "    inc dword ptr [0x2004]",
+    "3:  inc dword ptr [0x2000]",
+    "    inc ecx",
+    "    cmp ecx, 24",
+    "    jb 2b",
+    "    jmp blob_walker",
+    ".code64",
+    "blob_walker_end:",
+    ".global blob_driver",
+    ".global blob_driver_end",
+    ".code16",
+    "blob_driver:",
+    "    mov ax, [0x3000]",
+    "    mov [0x4008], al",
+    "    mov [0x400a], ax",
+    "    movzx eax, ax",
+    "    mov [0x400c], eax",
+    "    mov ebx, [0x4008]",
+    "    mov [0x4010], ebx",
+    "    movzx cx, byte ptr [0x4008]",
+    "    mov [0x4ffe], cx",
+    "    mov dx, [0x4fff]",
+    "    add word ptr [0x4020], ax",
+    "    mov si, 0x4024",
+    "    mov di, 0x2000",
+    "    rep movsb",
+    "    mov si, 0x2000",
+    "    mov di, 0x4028",
+    "    movsw",
+    "    mov sp, 0x2800",
+    "    push word ptr [0x402c]",
+    "    cmp word ptr [0x4030], 5",
+    "    lock inc word ptr [0x4034]",
+    "    mov bx, 0x4000",
+    "    jmp bx",
+    "    hlt",
+    ".code64",
+    "blob_driver_end:",
     ".text",
 );
 
@@ -141,6 +191,10 @@ unsafe extern "C" {
     static blob_copier_end: u8;
     static blob_turns: u8;
     static blob_turns_end: u8;
+    static blob_walker: u8;
+    static blob_walker_end: u8;
+    static blob_driver: u8;
+    static blob_driver_end: u8;
 }
 
 /// Code for other spaces.
@@ -156,6 +210,11 @@ pub enum Blob {
     Copier,
     /// A real-mode guest that counts at 0x2000, two instructions a turn, as [`turns`] does.
     Turns,
+    /// A real-mode guest that reads the first word of each of 24 pages from FS:0 on, for ever; each should hold its number. It
+    /// counts at 0x2000, those that don't at 0x2004, and notes the last one of them behind that.
+    Walker,
+    /// A real-mode guest that uses the registers at 0x4000 as drivers do, then as none should, and halts.
+    Driver,
 }
 
 impl Blob {
@@ -167,6 +226,8 @@ impl Blob {
             Blob::Guest => (&raw const blob_guest, &raw const blob_guest_end),
             Blob::Copier => (&raw const blob_copier, &raw const blob_copier_end),
             Blob::Turns => (&raw const blob_turns, &raw const blob_turns_end),
+            Blob::Walker => (&raw const blob_walker, &raw const blob_walker_end),
+            Blob::Driver => (&raw const blob_driver, &raw const blob_driver_end),
         };
         // SAFETY: the two labels enclose constant bytes of this program.
         unsafe { core::slice::from_raw_parts(start, end.addr() - start.addr()) }

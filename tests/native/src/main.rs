@@ -21,6 +21,7 @@ mod processes;
 mod programs;
 mod put_off;
 mod regions;
+mod registers;
 mod several;
 mod sharing;
 mod spaces;
@@ -42,7 +43,7 @@ type Test = (&'static str, fn() -> Outcome);
 fn main(_thread: u64) -> ! {
     prepare();
     let (mut passed, mut failed) = (0u64, 0u64);
-    let groups: [&[Test]; 20] = [
+    let groups: [&[Test]; 21] = [
         calls::TESTS,
         memory::TESTS,
         ipc::TESTS,
@@ -61,6 +62,7 @@ fn main(_thread: u64) -> ! {
         acts::TESTS,
         guest::TESTS,
         guests::TESTS,
+        registers::TESTS,
         changing::TESTS,
         stress::TESTS,
     ];
