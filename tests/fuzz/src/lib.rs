@@ -30,6 +30,7 @@ pub struct Target {
 pub const TARGETS: &[Target] = &[
     Target { name: "wire", run: wire_format::target, rounds: 20_000 },
     Target { name: "relay", run: relay::target, rounds: 100 },
+    Target { name: "relay-files", run: relay::files::target, rounds: 60 },
     Target { name: "delegate", run: delegate::target, rounds: 500 },
     Target { name: "files", run: files::target, rounds: 500 },
     Target { name: "identity", run: identity::target, rounds: 200 },

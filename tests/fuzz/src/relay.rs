@@ -5,6 +5,7 @@
 //! program may use (`servicing::fake` watches that); a program gets into the guest's kernel by its own
 //! entry only; no destination is passed on that the policy does not allow;
 //! when both VMs have ended, nothing is left.
+pub mod files;
 mod kernel;
 mod step;
 
@@ -51,7 +52,7 @@ struct Machine {
 pub fn target(bytes: &[u8]) {
     let mut input = Unstructured::new(bytes);
     let form = *input.choose(&Form::ALL).unwrap_or(&Form::Watched);
-    let Some(mut machine) = Machine::start(form) else { return };
+    let Some(mut machine) = Machine::start(form, policy()) else { return };
     for _ in 0..100 {
         let Ok(step) = Step::arbitrary(&mut input) else { break };
         machine.take(&step, &mut input);
@@ -76,9 +77,9 @@ fn policy() -> Policy {
 
 impl Machine {
     /// A guest in which a trusted program holds a connected socket, descriptor 3 or above.
-    fn start(form: Form) -> Option<Self> {
+    fn start(form: Form, policy: Policy) -> Option<Self> {
         FORM.set(form);
-        let mut g = Guest::with_policy(policy());
+        let mut g = Guest::with_policy(policy);
         let p = g.start(b"/launcher");
         if form != Form::Off {
             assert_eq!(g.hypercall(p, TRUST, 0), 0);

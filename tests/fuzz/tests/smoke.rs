@@ -84,6 +84,7 @@ macro_rules! targets {
 targets! {
     wire: "wire",
     relay: "relay",
+    relay_files: "relay-files",
     delegate: "delegate",
     files: "files",
     identity: "identity",

@@ -81,6 +81,17 @@ pub enum News {
     Doorbell,
 }
 
+/// What a hostile delegate answers in place of the truth.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Lie {
+    /// The result.
+    pub value: Option<i64>,
+    /// How many bytes of data it says that there are.
+    pub length: Option<u32>,
+    /// What lies at the start of the data.
+    pub data: Option<[u8; 16]>,
+}
+
 /// By delegate and slot.
 type Identities = BTreeMap<(u32, u32), (wire::Identity, Vec<u8>)>;
 
@@ -108,6 +119,8 @@ pub struct Service {
     pub late: Cell<bool>,
     /// Delegates don't answer while this is set.
     pub frozen: Cell<bool>,
+    /// What becomes of the next answers; those after them are true.
+    pub lies: RefCell<VecDeque<Lie>>,
 }
 
 /// Every connection attempt to this port stays in progress.
@@ -195,6 +208,7 @@ impl Service {
         } else {
             self.serve(memory, &mailbox, (delegate, slot), &request)
         };
+        let response = response.map(|true_one| self.lie(mailbox.memory(), true_one));
         let mut workers = self.workers.borrow_mut();
         let w = &mut workers[n];
         let Some(response) = response else {
@@ -208,6 +222,19 @@ impl Service {
         mailbox.set_sleeping(false).unwrap();
         if mailbox.respond(sequence, &response).unwrap() {
             self.news.borrow_mut().push_back(News::Doorbell);
+        }
+    }
+
+    /// The answer that is given instead of the true one.
+    fn lie(&self, m: &Window, response: Response) -> Response {
+        let Some(lie) = self.lies.borrow_mut().pop_front() else { return response };
+        if let Some(data) = lie.data {
+            m.write(layout::PAYLOAD, &data).unwrap();
+        }
+        Response {
+            value: lie.value.unwrap_or(response.value),
+            length: lie.length.unwrap_or(response.length),
+            ..response
         }
     }
 

@@ -207,7 +207,9 @@ async fn directory_of(cx: &Cx, fd: i32) -> Result<Vec<u8>, Errno> {
     cx.write(scratch.address, name.as_bytes()).await?;
     let (to, room) = (scratch.address + 64, PAGE - 64);
     let length = check(cx.local(nr::readlink, [scratch.address, to, room, 0, 0, 0]).await)?;
-    cx.bytes(to, (length.max(0) as usize).min(room as usize)).await
+    let path = cx.bytes(to, (length.max(0) as usize).min(room as usize)).await?;
+    // No kernel answers that, and what is behind it would count here only.
+    if path.contains(&0) { Err(Errno::EINVAL) } else { Ok(path) }
 }
 
 /// What a path that begins at `directory` (or at the current one) means.

@@ -2,7 +2,7 @@
 use super::{Service, Sockets, Window, copy, open};
 use memory::Memory;
 use std::collections::BTreeMap;
-use wire::file::{OWN_POSITION, RECORD_LOCK_SIZE, STATUS_SIZE};
+use wire::file::{FILE_SYSTEM_SIZE, OWN_POSITION, RECORD_LOCK_SIZE, STATUS_SIZE, STATUSX_SIZE};
 use wire::{FileAction, FileRequest, PathAction, Place, Response, layout};
 
 /// What there is.
@@ -14,12 +14,18 @@ pub struct Store {
     pub modes: BTreeMap<String, u32>,
     /// Attempts to lock that still fail.
     pub busy: u32,
+    /// Requests about paths, with the strings that came with them.
+    pub asked: Vec<(FileRequest, Vec<u8>)>,
 }
+
+/// No file gets longer.
+const LARGEST: usize = 1 << 20;
 
 /// An open file.
 #[derive(Clone, Debug)]
 pub struct Open {
-    path: String,
+    /// Its path when it was opened.
+    pub path: String,
     position: u64,
     flags: u32,
 }
@@ -47,6 +53,13 @@ impl Service {
         request: &FileRequest,
     ) -> Response {
         let store = &mut *self.store.borrow_mut();
+        if let FileRequest::Open { place, .. } | FileRequest::Path { first: place, .. } = *request {
+            let second = match *request {
+                FileRequest::Path { second, .. } => second.length(),
+                _ => 0,
+            };
+            store.asked.push((*request, copy(m, layout::PAYLOAD, place.length() + second)));
+        }
         match *request {
             FileRequest::Open { place, flags, mode, .. } => {
                 let path = paths(m, place, Place::default()).0;
@@ -85,10 +98,10 @@ impl Service {
 
 fn paths(m: &Window, first: Place, second: Place) -> (String, String) {
     let bytes = copy(m, layout::PAYLOAD, first.length() + second.length());
-    let text = String::from_utf8(bytes).unwrap();
-    let (one, two) = text.split_at(first.length() as usize);
-    let join = |text: &str, place: Place| {
+    let (one, two) = bytes.split_at(first.length() as usize);
+    let join = |text: &[u8], place: Place| {
         let (root, rest) = text.split_at(place.root as usize);
+        let [root, rest] = [root, rest].map(String::from_utf8_lossy);
         if rest.is_empty() { root.into() } else { format!("{root}/{rest}") }
     };
     (join(one, first), join(two, second))
@@ -118,7 +131,10 @@ fn path(
             }
             None => -2,
         },
-        other => panic!("{other:?}"),
+        PathAction::StatusX => return data(m, 0, &[0; STATUSX_SIZE]),
+        PathAction::FileSystem => return data(m, 0, &[0; FILE_SYSTEM_SIZE]),
+        PathAction::ReadLink => return data(m, 1, b"a"),
+        _ => 0,
     })
 }
 
@@ -137,6 +153,9 @@ fn with_file(store: &mut Store, m: &Window, file: &mut Open, request: &FileReque
         FileRequest::Write { at, length, .. } => {
             let from = if at == OWN_POSITION { file.position } else { at } as usize;
             let bytes = copy(m, layout::PAYLOAD, length);
+            if from > LARGEST || from + bytes.len() > LARGEST {
+                return Response::value(-27);
+            }
             content.resize(content.len().max(from + bytes.len()), 0);
             content[from..from + bytes.len()].copy_from_slice(&bytes);
             if at == OWN_POSITION {
@@ -145,7 +164,8 @@ fn with_file(store: &mut Store, m: &Window, file: &mut Open, request: &FileReque
             Response::value(i64::from(length))
         }
         FileRequest::Act { action: FileAction::Seek, a, b, .. } => {
-            let base = [0, file.position, content.len() as u64][b as usize];
+            let bases = [0, file.position, content.len() as u64];
+            let Some(base) = bases.get(b as usize) else { return Response::value(-22) };
             file.position = base.wrapping_add(a);
             Response::value(file.position as i64)
         }
@@ -161,6 +181,14 @@ fn with_file(store: &mut Store, m: &Window, file: &mut Open, request: &FileReque
             let lock = copy(m, layout::PAYLOAD, RECORD_LOCK_SIZE as u32);
             data(m, 0, &lock)
         }
-        other => panic!("{other:?}"),
+        FileRequest::Act { action, .. } => match action {
+            FileAction::StatusX => data(m, 0, &[0; STATUSX_SIZE]),
+            FileAction::FileSystem => data(m, 0, &[0; FILE_SYSTEM_SIZE]),
+            FileAction::Copy => data(m, 0, &[0; 16]),
+            // A name of one letter.
+            FileAction::Entries => data(m, 24, &[1; 24]),
+            _ => Response::value(0),
+        },
+        FileRequest::Open { .. } | FileRequest::Path { .. } => Response::value(-22),
     }
 }
