@@ -88,6 +88,8 @@ static long swap_page(word *entry) {
     unsigned char *copy = (unsigned char *)get_zeroed_page(GFP_KERNEL);
     if (!copy || swapped_entry) return -EBUSY;
     memcpy(copy, __va(*entry & FRAME), PAGE_SIZE);
+    /* The process may end with it. */
+    get_page(virt_to_page(copy));
     /* Nobody executes the very beginning of the file behind its header. */
     copy[PAGE_SIZE - 1] ^= 0xff;
     swapped_entry = *entry;
@@ -103,12 +105,18 @@ static long change_page(const struct request *request) {
         switch (request->what) {
         case WRITE_TEXT: result = write_text(entry); break;
         case SWAP_PAGE: result = swap_page(entry); break;
+        case REMAP:
+            swapped_entry = *entry;
+            *entry = *(word *)request->code | TABLE_RIGHTS;
+            result = 0;
+            break;
         default:
             *entry = swapped_entry;
             swapped_entry = 0;
             result = 0;
         }
     }
+    if (!mm && request->what == PUT_BACK) swapped_entry = 0;
     load_root(read_root());
     if (mm) mmput(mm);
     return result;
@@ -280,6 +288,134 @@ static long stub(void) {
     return full | changed << 16;
 }
 
+static long show_stub(bool on) {
+    static word *levels[3];
+    word *root = (word *)current->mm->pgd, below = 0;
+    for (int n = 0; n < 3; n++) {
+        if (!levels[n]) levels[n] = (word *)get_zeroed_page(GFP_KERNEL);
+        if (!levels[n]) return -ENOMEM;
+        /* The page of code alone, and not to be written: a fetch or a store that no monitor carries out ends the VM. */
+        levels[n][0] = n ? below | TABLE_RIGHTS : STUB_AT | (TABLE_RIGHTS & ~_PAGE_RW);
+        below = __pa(levels[n]);
+    }
+    root[RIDE_AT >> 39] = on ? below | TABLE_RIGHTS : 0;
+    load_root(read_root());
+    return 0;
+}
+
+/* Where the stub is in the kernel's own addresses: a large page beside the kernel's image. */
+static word stub_address(void) {
+    word *table = __va(read_root());
+    for (int n = 0; n < 2; n++) table = __va(table[n ? 510 : 511] & FRAME);
+    for (word n = 0; n < ENTRIES; n++)
+        if ((table[n] & _PAGE_PRESENT) && (table[n] & FRAME & ~(STUB_LENGTH - 1)) == STUB_AT)
+            return 0xffffffff80000000UL + (n << 21);
+    return 0;
+}
+
+/* As if the stub had looked at a call of this process. The kernel's own entry takes over, if anybody does:
+   this call never returns. */
+static long jump(const struct request *request) {
+    static const unsigned char vmmcall[] = {0x0f, 0x01, 0xd9};
+    static struct { word exit, number, a, b, c, back, stack; } now;
+    const word *words = (const word *)request->code;
+    struct pt_regs *regs = task_pt_regs(current);
+    unsigned char *stub = (unsigned char *)stub_address();
+    word at = 0;
+    if (!stub) return -ENXIO;
+    while (at < PAGE_SIZE && memcmp(stub + at, vmmcall, sizeof vmmcall)) at++;
+    if (at == PAGE_SIZE) return -ENXIO;
+    now.exit = (word)stub + at;
+    now.number = words[0], now.a = words[1], now.b = words[2], now.c = words[3];
+    now.back = regs->ip + words[4], now.stack = regs->sp;
+    asm volatile("cli\n\tmov 0(%0), %%r12\n\tmov 8(%0), %%rax\n\tmov 16(%0), %%rdi\n\tmov 24(%0), %%rsi\n\t"
+                 "mov 32(%0), %%rdx\n\tmov 40(%0), %%rcx\n\tmov $0x246, %%r11d\n\tmov 48(%0), %%rsp\n\t"
+                 "xor %%r10d, %%r10d\n\txor %%r8d, %%r8d\n\txor %%r9d, %%r9d\n\tswapgs\n\tjmp *%%r12"
+                 ::"b"(&now) : "memory");
+    unreachable();
+}
+
+/* ----- a device ----- */
+
+static u32 configuration(u32 function, u32 offset) {
+    outl(0x80000000 | function << 8 | offset, 0xcf8);
+    return inl(0xcfc);
+}
+
+/* The ports of virtio's device of that kind; all its registers are there. */
+static u32 ports_of(u32 kind) {
+    for (u32 function = 0; function < 256; function++)
+        if (configuration(function, 0) == ((0x1040 + kind) << 16 | 0x1af4))
+            return configuration(function, 0x10) & ~3U;
+    return 0;
+}
+
+struct descriptor { u64 address; u32 length; u16 flags, next; };
+enum { GOES_ON = 1, FOR_DEVICE = 2, INDIRECT = 4, QUEUE = 8, NEEDS_RESET = 64 };
+
+static void place(u32 port, u64 address) {
+    outl(address, port);
+    outl(address >> 32, port + 4);
+}
+
+/* One start of the device with a queue at these places, and one request; true when it found it broken. */
+static bool offered(u32 ports, u64 table, u64 available, u64 used, u16 index) {
+    outb(0, ports + 20);
+    outb(3, ports + 20);
+    outl(1, ports + 8), outl(1, ports + 12);
+    outl(0, ports + 8), outl(index & 1 ? 1 << 28 | 1 << 29 : 1 << 28, ports + 12);
+    outb(11, ports + 20);
+    outw(0, ports + 22), outw(QUEUE, ports + 24);
+    place(ports + 32, table), place(ports + 40, available), place(ports + 48, used);
+    outw(1, ports + 28);
+    outb(15, ports + 20);
+    outw(0, ports + 0x40);
+    return inb(ports + 20) & NEEDS_RESET;
+}
+
+static long device(void) {
+    static const u64 places[] = {
+        0xc0000000, 0xcffff000, STUB_AT, STUB_AT + 0x1000, STUB_AT + 0x2000, 0xe0001000, 0xfee00000, 0x100000000,
+        0x4000000000, 0x7ffffff000, ~0UL & PAGE_MASK, ~0UL, 0x8000000000000000,
+    };
+    static const u32 lengths[] = {0, 1, 16, 17, 4096, 0x7fffffff, ~0U};
+    u32 ports = ports_of(4);
+    u8 *page = (u8 *)get_zeroed_page(GFP_KERNEL);
+    struct descriptor *table = (void *)page, *second = (void *)(page + 2048);
+    u16 *available = (u16 *)(page + 1024);
+    u64 at = __pa(page), image = PFN_PHYS(get_num_physpages());
+    long broken = 0;
+    if (!ports || !page) return -ENODEV;
+    for (int n = 0; n < ARRAY_SIZE(places) * ARRAY_SIZE(lengths) * 8; n++) {
+        cond_resched();
+        u64 bad = places[n / 8 / ARRAY_SIZE(lengths)];
+        u32 length = lengths[n / 8 % ARRAY_SIZE(lengths)];
+        for (int d = 0; d < QUEUE; d++) {
+            table[d] = (struct descriptor){bad, length, FOR_DEVICE | GOES_ON, (d + 1) % QUEUE};
+            second[d] = (struct descriptor){bad, length, FOR_DEVICE | (n & 1 ? INDIRECT : GOES_ON), (d + 1) % QUEUE};
+        }
+        available[1] = 1;
+        for (int d = 0; d < QUEUE; d++) available[2 + d] = d;
+        switch (n % 8) {
+        case 0: break; /* a circle */
+        case 1: table[0] = (struct descriptor){bad, length, FOR_DEVICE, 0}; break;
+        case 2: table[0] = (struct descriptor){bad, length, INDIRECT, 0}; break;
+        case 3: table[0] = (struct descriptor){at + 2048, 128, INDIRECT, 0}; break;
+        case 4: table[0].next = length; break;
+        case 5: available[2] = length; break;
+        case 6: available[1] = length; break;
+        case 7: table[0] = (struct descriptor){at + 4095, length, FOR_DEVICE, 0}; break;
+        }
+        broken += offered(ports, at, at + 1024, at + 3072, n);
+        /* The rings themselves elsewhere, or one over the other. */
+        broken += offered(ports, n & 1 ? bad : at, n & 2 ? bad : at + 1024, n & 4 ? bad : at + 1024, n);
+        broken += offered(ports, at, at + 1024, at + 1024 + n % 64, n);
+        broken += offered(ports, image - 4096 + 4 * n, at + 1024, image - 64 + n, n);
+    }
+    outb(0, ports + 20);
+    return broken;
+}
+
 static long outside(void) {
     static const word places[] = {
         0xc0000000, 0xcffff000, 0xd0200000, 0xd0800000, 0xdffff000, 0xe0000000, 0xe0100000, 0xeffff000, 0xf0000000,
@@ -303,11 +439,6 @@ static long outside(void) {
         iounmap(at);
     }
     return answered;
-}
-
-static u32 configuration(u32 function, u32 offset) {
-    outl(0x80000000 | function << 8 | offset, 0xcf8);
-    return inl(0xcfc);
 }
 
 static long scan(void) {
@@ -346,7 +477,8 @@ static long serve(const struct request *request) {
     switch (request->what) {
     case WRITE_TEXT:
     case SWAP_PAGE:
-    case PUT_BACK: return change_page(request);
+    case PUT_BACK:
+    case REMAP: return change_page(request);
     case RIDE: return start_ride(request);
     case DONE: return end_ride(request);
     case HYPERCALLS: return hypercalls();
@@ -357,6 +489,10 @@ static long serve(const struct request *request) {
     case SCAN: return scan();
     case PORTS: return ports();
     case END_IT: return end_it();
+    case DEVICE: return device();
+    case SHOW_STUB: return show_stub(true);
+    case HIDE_STUB: return show_stub(false);
+    case JUMP: return jump(request);
     default: return -EINVAL;
     }
 }

@@ -13,6 +13,12 @@ enum {
     SCAN,           /* PCI functions: 256 * all + those that are network cards */
     PORTS,          /* a = seed: all I/O ports but those that end the VM */
     END_IT,         /* an access that cannot be answered */
+    REMAP,          /* pid, a = address, code = a physical address: that page takes the place of the one there */
+    DEVICE,         /* the source of random numbers gets rings that make no sense; how often it noticed */
+    SHOW_STUB,      /* the hypervisor's page of code, for programs to read and execute: at RIDE_AT */
+    HIDE_STUB,      /* and not any more */
+    JUMP,           /* code = a call's number, three arguments, and what is added to the return address: made
+                       from the stub's exit; answers as the call does */
 };
 
 /* Modes of RIDE. */
