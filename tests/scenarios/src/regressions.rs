@@ -4,6 +4,7 @@ use crate::differential::{ADDRESS, PROGRAM};
 use crate::policy::boot;
 use crate::rig::{LIMIT, Rig, text};
 use anyhow::{Context, Result, ensure};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use trapline::machine::Vm;
 
@@ -11,6 +12,9 @@ const CLAUSES: &str = include_str!("regressions/clauses.py");
 
 /// Where the peer is, and where nobody may connect to.
 const PORTS: [u16; 2] = [7700, 7701];
+
+/// Files in which the processes of a clause say how far they are.
+const PROGRESS: &str = "/tmp/progress.*";
 
 /// All clauses.
 const NAMES: &[&str] = &[
@@ -48,16 +52,41 @@ fn rig() -> Result<Rig> {
 }
 
 fn clause(rig: &Rig, name: &str, form: &str, limit: Duration) -> Result<()> {
-    let line = format!("python3 /tmp/clauses.py {name} {} {form}", PORTS[0]);
-    let start = Instant::now();
-    let outcome = rig
-        .machine
-        .run(Vm::Compute, &["sh", "-c", &line], limit)
-        .with_context(|| name.to_owned())?;
+    let script =
+        format!("rm -f {PROGRESS}; exec python3 /tmp/clauses.py {name} {} {form}", PORTS[0]);
+    let (start, done) = (Instant::now(), AtomicBool::new(false));
+    let outcome = std::thread::scope(|scope| {
+        scope.spawn(|| tell(rig, name, &done));
+        let outcome = rig.machine.run(Vm::Compute, &["sh", "-c", &script], limit);
+        done.store(true, Ordering::Relaxed);
+        outcome.with_context(|| name.to_owned())
+    })?;
     let output = String::from_utf8_lossy(&outcome.stdout);
     ensure!(outcome.status == 0 && output.ends_with("good\n"), "{name}: {}", text(&outcome));
     print!("{name} ({:.1} s): {output}", start.elapsed().as_secs_f64());
     Ok(())
+}
+
+/// Says every minute how far a clause is.
+fn tell(rig: &Rig, name: &str, done: &AtomicBool) {
+    let (start, mut told) = (Instant::now(), 0);
+    while !done.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(200));
+        let minute = start.elapsed().as_secs() / 60;
+        if minute > told
+            && let Ok(outcome) = rig.compute(&format!("cat {PROGRESS}"))
+        {
+            told = minute;
+            let text = String::from_utf8_lossy(&outcome.stdout);
+            let words = |line: &str| {
+                let (done, all) = line.split_once(" of ")?;
+                Some((done.parse::<u64>().ok()?, all.parse::<u64>().ok()?))
+            };
+            let counts = text.lines().filter_map(words);
+            let (done, all) = counts.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
+            println!("{name}, minute {minute}: {done} of {all} rounds");
+        }
+    }
 }
 
 /// All clauses, then what was wrong.
