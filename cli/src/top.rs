@@ -3,7 +3,7 @@ use crate::cache::Cache;
 use crate::machine::attach;
 use crate::supervise;
 use anyhow::Result;
-use hostlink::memory::{Entry, Kernel, Sample};
+use hostlink::memory::{Entry, Heap, Sample};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -59,8 +59,7 @@ pub fn top(arguments: &Arguments) -> Result<u8> {
             Err(error) => return if before.is_some() { Ok(0) } else { Err(error) },
         };
         let lines = lines(&sample, before.as_ref());
-        let kernel = &sample.1.kernel;
-        let text = if arguments.json { json(&lines, kernel)? } else { table(&lines, kernel) };
+        let text = if arguments.json { json(&lines, &sample.1)? } else { table(&lines, &sample.1) };
         let mut out = std::io::stdout().lock();
         if writeln!(out, "{text}").and_then(|()| out.flush()).is_err() {
             // Whoever read this has gone.
@@ -106,12 +105,13 @@ fn lines(now: &(Instant, Sample), before: Option<&(Instant, Sample)>) -> Vec<Lin
     now.1.entries.iter().map(line).collect()
 }
 
-fn json(lines: &[Line], kernel: &Kernel) -> Result<String> {
-    Ok(serde_json::to_string(&serde_json::json!({ "objects": lines, "kernel": kernel }))?)
+fn json(lines: &[Line], Sample { heaps, kernel, .. }: &Sample) -> Result<String> {
+    let sample = serde_json::json!({ "objects": lines, "heaps": heaps, "kernel": kernel });
+    Ok(serde_json::to_string(&sample)?)
 }
 
 /// Amounts in MiB; what is zero is left out.
-fn table(lines: &[Line], kernel: &Kernel) -> String {
+fn table(lines: &[Line], Sample { heaps, kernel, .. }: &Sample) -> String {
     let mut text = String::from(
         "manager  object              size    RAM   most  shown spaces compressed(in)   disk \
          | /s: faults  later unpack   read  write   lost\n",
@@ -141,6 +141,9 @@ fn table(lines: &[Line], kernel: &Kernel) -> String {
     }
     let once: u64 = lines.iter().map(|line| saved(&line.entry)).sum();
     let _ = writeln!(text, "shown more than once, and in RAM once: {} MiB", amount(once));
+    let heap = |h: &Heap| format!("{} {}/{}", h.program, h.used >> 10, h.size >> 10);
+    let heaps: Vec<String> = heaps.iter().map(heap).collect();
+    let _ = writeln!(text, "heaps, KiB in use: {}", heaps.join(", "));
     let _ = writeln!(
         text,
         "kernel: {} objects, {} KiB; faults {}, refused {}, late {}",
@@ -169,6 +172,7 @@ fn count(number: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use hostlink::memory::Kernel;
     use ledger::Row;
 
     const KERNEL: Kernel =
@@ -178,7 +182,8 @@ mod tests {
         let row =
             Row { size: 3 << 20, resident: 1 << 20, shown: 2 << 20, faults, ..Row::default() };
         let entry = Entry { manager: "image".into(), object: "root.erofs".into(), row };
-        Sample { entries: vec![entry], kernel: KERNEL }
+        let heap = Heap { program: "net".into(), used: 3 << 10, size: 4 << 20 };
+        Sample { entries: vec![entry], heaps: vec![heap], kernel: KERNEL }
     }
 
     #[test]
@@ -188,14 +193,16 @@ mod tests {
         let before = (start, sample(10));
         let lines = lines(&(later, sample(50)), Some(&before));
         assert_eq!(lines[0].per_second.faults, 10.0);
-        let text = table(&lines, &KERNEL);
+        let text = table(&lines, &sample(50));
         assert!(text.contains("root.erofs"), "{text}");
         assert!(text.contains("in RAM once: 1.0 MiB"), "{text}");
+        assert!(text.contains("net 3/4096"), "{text}");
         assert!(text.contains("kernel: 7 objects, 4 KiB; faults 9"), "{text}");
         let json: serde_json::Value =
-            serde_json::from_str(&json(&lines, &KERNEL).expect("text")).expect("JSON");
+            serde_json::from_str(&json(&lines, &sample(50)).expect("text")).expect("JSON");
         assert_eq!(json["objects"][0]["row"]["faults"], 50);
         assert_eq!(json["objects"][0]["per_second"]["faults"], 10.0);
+        assert_eq!(json["heaps"][0]["used"], 3 << 10);
         assert_eq!(json["kernel"]["objects"], 7);
     }
 

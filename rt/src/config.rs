@@ -39,6 +39,7 @@ pub(crate) fn start() {
         Ok(config) => config,
         Err(_) => panic!("the configuration of this program is malformed"),
     });
+    crate::heap::tell_in(crate::Shared::region(system::HEAP_REGION));
 }
 
 /// Length of the region with the configuration, where there is one.

@@ -1,6 +1,7 @@
 //! The heap: one region, blocks found in a bounded number of steps however fragmented it is, behind a spin
 //! lock (threads of one program are on different processors, so nobody waits for a thread that it
 //! keeps from running).
+use crate::Shared;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 use spin::Mutex;
@@ -13,14 +14,21 @@ struct State {
     used: usize,
     /// Bytes that there are.
     size: usize,
+    /// Where both are told: two words.
+    told: Option<Shared>,
     talc: Talc<ErrOnOom>,
 }
 
 struct Locked(Mutex<State>);
 
 #[global_allocator]
-static HEAP: Locked =
-    Locked(Mutex::new(State { ready: false, used: 0, size: 0, talc: Talc::new(ErrOnOom) }));
+static HEAP: Locked = Locked(Mutex::new(State {
+    ready: false,
+    used: 0,
+    size: 0,
+    told: None,
+    talc: Talc::new(ErrOnOom),
+}));
 
 // SAFETY: `Talc` gives out disjoint blocks of the memory that it was given, and the lock makes
 // each step exclusive.
@@ -32,6 +40,7 @@ unsafe impl GlobalAlloc for Locked {
             return core::ptr::null_mut();
         };
         heap.used += layout.size();
+        heap.tell();
         memory.as_ptr()
     }
 
@@ -41,8 +50,25 @@ unsafe impl GlobalAlloc for Locked {
             // SAFETY: the caller passes what `alloc` returned for this layout.
             unsafe { heap.talc.free(memory, layout) };
             heap.used = heap.used.saturating_sub(layout.size());
+            heap.tell();
         }
     }
+}
+
+impl State {
+    fn tell(&self) {
+        let Some(page) = &self.told else { return };
+        // The page has room for both.
+        let _ = page.write_register(0, 8, self.used as u64);
+        let _ = page.write_register(8, 8, self.size as u64);
+    }
+}
+
+/// From now on others see how much is in use.
+pub(crate) fn tell_in(page: Option<Shared>) {
+    let mut heap = HEAP.0.lock();
+    heap.told = page;
+    heap.tell();
 }
 
 /// Makes `base..base + length` the heap, once.

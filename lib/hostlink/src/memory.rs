@@ -8,6 +8,8 @@ use serde::{Deserialize, Serialize};
 pub struct Sample {
     /// The objects of all managers.
     pub entries: Vec<Entry>,
+    /// The heaps of the servers.
+    pub heaps: Vec<Heap>,
     /// The kernel's own.
     pub kernel: Kernel,
 }
@@ -25,6 +27,17 @@ pub struct Kernel {
     pub faults_refused: u64,
     /// Faults since boot that were not resolved in time.
     pub faults_late: u64,
+}
+
+/// A server's heap.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Heap {
+    /// The server.
+    pub program: String,
+    /// Bytes in use.
+    pub used: u64,
+    /// Bytes that there are.
+    pub size: u64,
 }
 
 /// An object of a manager.

@@ -67,6 +67,9 @@ pub struct Program {
     /// Memory managers that tell it what they have (`lib/ledger`).
     #[serde(default)]
     pub ledgers: Vec<String>,
+    /// Programs that tell it how much of their heaps is in use.
+    #[serde(default)]
+    pub heaps: Vec<String>,
 }
 
 /// A file of the boot archive in a program's space.
@@ -268,7 +271,7 @@ impl Description {
             if program.restart && !program.pinned {
                 return Err(format!("program '{}' is restarted: pin it", program.name));
             }
-            program.ledgers.iter().try_for_each(|l| self.need(l, 0, &program.name))?;
+            self.needs(program)?;
             if program.cpus.len() > 1 && !program.pinned {
                 return Err(format!("program '{}' has several threads: pin it", program.name));
             }
@@ -323,6 +326,12 @@ impl Description {
             return Err(format!("window '{}' is writable and executable", window.region));
         }
         self.need(&window.program, 0, &window.region)
+    }
+
+    /// The programs that one looks at exist.
+    fn needs(&self, program: &Program) -> Result<(), String> {
+        let mut looked_at = program.ledgers.iter().chain(&program.heaps);
+        looked_at.try_for_each(|one| self.need(one, 0, &program.name))
     }
 
     pub(crate) fn need(&self, program: &str, thread: u32, by: &str) -> Result<(), String> {

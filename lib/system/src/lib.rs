@@ -34,6 +34,9 @@ pub const STACKS: u64 = 0x3000_0000;
 pub const HEAP: u64 = 0x4000_0000;
 /// Where the configuration is mapped in every native program but the root server.
 pub const CONFIG_ADDRESS: u64 = 0x2000_0000;
+/// Name of the region in which a program tells how full its heap is: two words, the bytes in use and all.
+/// Whoever looks has it under this name, a hyphen and the program's.
+pub const HEAP_REGION: &str = "heap-use";
 /// Most bytes that a configuration can have.
 pub const CONFIG_LIMIT: u64 = 64 << 10;
 /// A parameter, without a value, of programs that were started in the place of one that has failed.

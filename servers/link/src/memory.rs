@@ -1,14 +1,24 @@
-//! What the managers of memory write into their ledgers, for the host.
+//! What the managers of memory write into their ledgers, for the host, and servers about their heaps.
 use abi::{Selector, SystemCounter};
 use alloc::string::ToString;
 use alloc::vec::Vec;
-use hostlink::memory::{Entry, Kernel, Sample};
+use hostlink::memory::{Entry, Heap, Kernel, Sample};
 use ledger::Row;
 use rt::Shared;
 
 /// All that this program may look at.
 pub fn sample() -> Sample {
-    Sample { entries: entries(), kernel: kernel() }
+    Sample { entries: entries(), heaps: heaps(), kernel: kernel() }
+}
+
+fn heaps() -> Vec<Heap> {
+    let named = |region: &system::Region| {
+        let program = region.name.strip_prefix(system::HEAP_REGION)?.strip_prefix('-')?;
+        let page = Shared::region(&region.name)?;
+        let word = |at| page.read_register(at, 8).unwrap_or(0);
+        Some(Heap { program: program.to_string(), used: word(0), size: word(8) })
+    };
+    rt::config().regions.iter().filter_map(named).collect()
 }
 
 fn kernel() -> Kernel {

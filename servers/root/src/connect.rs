@@ -28,6 +28,7 @@ impl Builder {
         self.give_pool(&private)?;
         self.give_views()?;
         self.give_ledgers()?;
+        self.give_heaps()?;
         self.share_memory()?;
         self.give_shares()?;
         for channel in self.description.channels.clone() {

@@ -1,10 +1,13 @@
-//! Where memory managers tell what they have, and who may look.
+//! Where memory managers tell what they have, and programs how full their heaps are, and who may look.
 use crate::boot::Builder;
 use crate::program::RW;
 use crate::{Failure, own};
 use abi::{MemRights, RootSelector};
 use alloc::format;
 use alloc::string::String;
+
+/// Bytes of the page that a program tells its heap's use in.
+const HEAP_PAGE: u64 = 4096;
 
 impl Builder {
     /// Number of a program's space, by which managers tell spaces apart: the badge of its portals.
@@ -26,6 +29,21 @@ impl Builder {
                 let name = format!("ledger-{manager}");
                 looks.show(&name, ram, at, ledger::LENGTH, MemRights::READ, None)?;
                 looks.config.parameters.push((format!("rows-{manager}"), rows));
+            }
+        }
+        Ok(())
+    }
+
+    /// Gives each program whose heap somebody looks at a page to write its use into.
+    pub fn give_heaps(&mut self) -> Result<(), Failure> {
+        for n in 0..self.description.programs.len() {
+            for program in self.description.programs[n].heaps.clone() {
+                let at = self.ram.take(HEAP_PAGE, 4096, true)?;
+                let ram = own(RootSelector::Ram);
+                let told = self.program(&program)?;
+                told.show(system::HEAP_REGION, ram, at, HEAP_PAGE, RW, None)?;
+                let name = format!("{}-{program}", system::HEAP_REGION);
+                self.programs[n].show(&name, ram, at, HEAP_PAGE, MemRights::READ, None)?;
             }
         }
         Ok(())

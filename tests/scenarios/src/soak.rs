@@ -6,7 +6,7 @@ use crate::rig::Rig;
 use crate::served::Served;
 use crate::{load, real_git, real_nginx, real_redis, real_ssh};
 use anyhow::{Context, Result, ensure};
-use hostlink::memory::Kernel;
+use hostlink::memory::{Heap, Sample};
 use hostlink::relay::Stats;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -47,10 +47,11 @@ fn soak(time: Duration) -> Result<()> {
     let soak = Soak::start()?;
     // The first round fills caches and pools.
     (0..JOBS.len()).try_for_each(|number| soak.job(number, 0))?;
-    let (before, kernel) = (soak.idle()?, soak.rig().machine.memory()?.kernel);
+    let (before, memory) = (soak.idle()?, soak.rig().machine.memory()?);
     let jobs = soak.work_until(Instant::now() + time)?;
     let after = as_before(soak.rig(), &before)?;
-    soak.kernel_as_before(&kernel)?;
+    soak.kernel_as_before(&memory)?;
+    soak.heaps_as_before(&memory)?;
     let calls = after.calls_remote - before.calls_remote;
     println!(
         "{jobs} jobs, {calls} remote calls, heap {} before, {} after",
@@ -146,12 +147,37 @@ impl Soak {
 
     /// The kernel has no more objects than before. Its memory may grow by nested tables of memory that
     /// the VMs had not touched yet, so it is only told.
-    fn kernel_as_before(&self, before: &Kernel) -> Result<()> {
+    fn kernel_as_before(&self, Sample { kernel: before, .. }: &Sample) -> Result<()> {
         let after = self.rig().machine.memory()?.kernel;
         println!("the kernel before: {before:?}; after: {after:?}");
         ensure!(after.objects <= before.objects, "objects of the kernel are left");
         ensure!(after.faults_late == before.faults_late, "faults were not resolved in time");
         Ok(())
+    }
+
+    /// No server's heap holds more than before, but for what waits to be given back.
+    fn heaps_as_before(&self, before: &Sample) -> Result<()> {
+        ensure!(before.heaps.len() >= 7, "too few servers tell of their heaps: {:?}", before.heaps);
+        let end = Instant::now() + Duration::from_secs(30);
+        loop {
+            let after = self.rig().machine.memory()?.heaps;
+            let grown = |(old, new): &(&Heap, &Heap)| {
+                let more = new.used > old.used + old.used / 20 + (16 << 10);
+                // The relay's has been looked at, with its own limit.
+                old.program != new.program || more && new.program != "relay"
+            };
+            let pairs = before.heaps.iter().zip(&after);
+            let told: Vec<_> = pairs
+                .clone()
+                .map(|(old, new)| format!("{} {} {}", new.program, old.used, new.used))
+                .collect();
+            if after.len() == before.heaps.len() && !pairs.clone().any(|pair| grown(&pair)) {
+                println!("heaps before and after: {}", told.join(", "));
+                return Ok(());
+            }
+            ensure!(Instant::now() < end, "a heap has grown: {}", told.join(", "));
+            std::thread::sleep(Duration::from_millis(500));
+        }
     }
 
     fn curl(&self, thread: usize) -> Result<()> {
