@@ -97,7 +97,7 @@ fn rights() -> impl Strategy<Value = MemRights> {
 }
 
 fn step() -> impl Strategy<Value = Step> {
-    let (client, object) = (|| 0u64..4, || 0u32..6);
+    let (client, object) = (|| 0u64..3, || 0u32..3);
     prop_oneof![
         3 => (client(), 1u64..6, rights()).prop_map(|(c, pages, r)| Step::Create(c, pages, r)),
         6 => (client(), object(), client(), rights()).prop_map(|(c, o, u, r)| Step::Give(c, o, u, r)),
@@ -208,7 +208,7 @@ proptest! {
     /// Who may do what is what a map says that only owners write to; quotas hold; no two objects lie in the same memory; and
     /// each loss of rights is told, exactly once.
     #[test]
-    fn behaves_like_a_table_of_rights(steps in proptest::collection::vec(step(), 0..60)) {
+    fn behaves_like_a_table_of_rights(steps in proptest::collection::vec(step(), 0..100)) {
         let quotas = (0..4).map(|c| alloc::format!("{c}:{},", QUOTA * PAGE)).collect::<alloc::string::String>();
         let mut shares = shares(POOL * PAGE, &quotas);
         let mut model = Model::default();
