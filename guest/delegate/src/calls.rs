@@ -34,9 +34,8 @@ const LIST_MAX: u32 = 64 * 1024;
 /// `SIOCGIFCONF`.
 const LIST_INTERFACES: u32 = 0x8912;
 const SOL_SOCKET: i32 = 1;
-/// Send buffers stay in use after the call has returned: not with mailboxes, which the next request
-/// fills anew. Without it `MSG_ZEROCOPY` is ignored (`Documentation/networking/msg_zerocopy.rst`).
-const SO_ZEROCOPY: i32 = 60;
+/// `SO_GET_FILTER`.
+const SO_ATTACH_FILTER: i32 = 26;
 /// Options whose value a request may carry; the longest ones that Linux knows are far below.
 const OPTION_MAX: u32 = 64 * 1024;
 
@@ -293,15 +292,16 @@ impl<H: Hypervisor> Call<'_, H> {
     fn option(&self, fd: i32, level: i32, name: i32, length: u32) -> Outcome<Response> {
         let socket = self.get(fd)?;
         let mut value = self.payload(length.min(OPTION_MAX), OPTION_MAX)?;
+        if (level, name) == (SOL_SOCKET, SO_ATTACH_FILTER) {
+            let count = socket::filter(socket.as_fd(), &mut value)?;
+            return self.with_payload(count as i64, value.get(..count * 8).unwrap_or(&[]));
+        }
         let length = socket::option(socket.as_fd(), level, name, &mut value)?;
         self.with_payload(0, value.get(..length).unwrap_or(&value))
     }
 
     fn set_option(&self, fd: i32, level: i32, name: i32, length: u32) -> Outcome<Response> {
         let socket = self.get(fd)?;
-        if (level, name) == (SOL_SOCKET, SO_ZEROCOPY) {
-            return Err(Failure::Errno(errno::EOPNOTSUPP));
-        }
         let value = self.payload(length, OPTION_MAX)?;
         socket::set_option(socket.as_fd(), level, name, &value)?;
         Ok(Response::value(0))

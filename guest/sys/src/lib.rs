@@ -11,6 +11,7 @@ pub mod hypercall;
 pub mod identity;
 pub mod mailbox;
 mod option;
+mod pinned;
 pub mod raw;
 pub mod signals;
 pub mod socket;

@@ -101,6 +101,23 @@ pub fn option(socket: BorrowedFd<'_>, level: i32, name: i32, into: &mut [u8]) ->
     Ok(length as usize)
 }
 
+/// `getsockopt(2)` with `SO_GET_FILTER`: how many instructions the socket's packet filter has, and, where
+/// there is room for any, the instructions.
+///
+/// # Errors
+/// As `getsockopt(2)`.
+pub fn filter(socket: BorrowedFd<'_>, into: &mut [u8]) -> io::Result<usize> {
+    // The kernel counts in instructions here (`sk_get_filter`).
+    let mut length = length_of(into)? / INSTRUCTION as libc::socklen_t;
+    let (level, name) = (libc::SOL_SOCKET, libc::SO_ATTACH_FILTER);
+    // SAFETY: the kernel writes at most `length` instructions of eight bytes each to `into`, and none
+    // where that is zero.
+    checked(unsafe {
+        libc::getsockopt(socket.as_raw_fd(), level, name, into.as_mut_ptr().cast(), &raw mut length)
+    })?;
+    Ok(length as usize)
+}
+
 /// `ioctl(2)` of a socket, for requests that only ask, with the argument in `argument`.
 ///
 /// # Errors
@@ -179,6 +196,11 @@ mod tests {
         assert!(set_option(socket.as_fd(), libc::SOL_SOCKET, attach, &program).is_ok());
         assert!(set_option(socket.as_fd(), libc::SOL_SOCKET, attach, &program[..7]).is_err());
         assert!(option(socket.as_fd(), libc::SOL_SOCKET, attach, &mut [0; 64]).is_err());
+        let mut back = [0; 64];
+        assert_eq!(filter(socket.as_fd(), &mut []).ok(), Some(program.len() / 8));
+        assert_eq!(filter(socket.as_fd(), &mut back).ok(), Some(program.len() / 8));
+        assert_eq!(back.get(..program.len()), Some(&program[..]));
         assert!(set_option(socket.as_fd(), libc::SOL_SOCKET, 27, &[0; 4]).is_ok());
+        assert_eq!(filter(socket.as_fd(), &mut back).ok(), Some(0));
     }
 }

@@ -1,7 +1,8 @@
 //! Socket calls on bytes that come from, or go to, another machine unchanged.
 
 use crate::mailbox::Piece;
-pub use crate::option::{control, interfaces, option, set_option};
+pub use crate::option::{control, filter, interfaces, option, set_option};
+pub use crate::pinned::send_pinned;
 use crate::{checked, checked_length};
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};

@@ -160,15 +160,16 @@ impl Watchers {
         for watcher in list {
             if !watcher.turn(core) {
                 self.list.borrow_mut().retain(|w| !Rc::ptr_eq(w, &watcher));
-                self.move_on(core, watcher.delegate.id);
+                self.move_on(core, watcher.delegate.id, |_| true);
             }
         }
     }
 
-    /// A delegate does not tell any more: another one that has the same sockets shall.
-    fn move_on(&self, core: &Core, gone: u32) {
+    /// A delegate does not have a socket any more, or does not tell any more of these: another one that has the same
+    /// sockets shall.
+    pub fn move_on(&self, core: &Core, gone: u32, which: impl Fn(&Resource) -> bool) {
         for resource in self.resources() {
-            if resource.signals.watcher.get() != Some(gone) {
+            if resource.signals.watcher.get() != Some(gone) || !which(&resource) {
                 continue;
             }
             resource.signals.watcher.set(None);

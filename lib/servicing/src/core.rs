@@ -49,6 +49,7 @@ pub struct Core {
     wake_up: Cell<u64>,
     next: Cell<u32>,
     next_resource: Cell<u64>,
+    next_tag: Cell<u64>,
 }
 
 impl Core {
@@ -72,6 +73,7 @@ impl Core {
             wake_up: Cell::new(HOLD_AT_FIRST),
             next: Cell::new(0),
             next_resource: Cell::new(0),
+            next_tag: Cell::new(0),
         }
     }
 
@@ -92,6 +94,12 @@ impl Core {
     pub fn number(&self) -> u32 {
         self.next.set(self.next.get().wrapping_add(1));
         self.next.get()
+    }
+
+    /// What tells a call in service from all others.
+    pub fn tag(&self) -> u64 {
+        self.next_tag.set(self.next_tag.get() + 1);
+        self.next_tag.get()
     }
 
     /// A new socket that has not committed.
@@ -193,6 +201,7 @@ impl Core {
         }
         let delegate = table.delegate.borrow().clone()?;
         let fd = resource.holders.borrow_mut().remove(&delegate.id)?;
+        self.watchers.move_on(self, delegate.id, |r| r.id == resource.id);
         table.standing.forget(fd);
         for copy in table.copies(Some(resource.id)) {
             if let Some(fd) = copy.holders.borrow_mut().remove(&delegate.id) {

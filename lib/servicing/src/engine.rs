@@ -270,7 +270,7 @@ impl Engine {
             report(&cx, outcome, start);
             outcome
         };
-        let op = Op::new(saved, s.regs.r[reg::RSP], exchange, steps);
+        let op = Op::new(saved, self.core.tag(), exchange, steps);
         self.run(s, space, op);
     }
 
@@ -312,8 +312,10 @@ impl Engine {
 
     fn restarted(&mut self, s: &mut VcpuState, space: &Rc<Space>) {
         let (fs, rsp) = (s.segments[FS].base, s.regs.r[reg::RSP]);
-        match space.take(fs, rsp, through_gate) {
+        let tag = s.regs.r[reg::RBX];
+        match space.take(fs, rsp, |op| through_gate(op, tag)) {
             Some(op) => self.resume(s, space, op, Back::Restart),
+            None if self.not_in_service(s, space, Back::Restart) => {}
             // The program jumped there itself.
             None => reflect(s),
         }
@@ -422,8 +424,10 @@ fn syscall_msr(s: &mut VcpuState) {
     }
 }
 
-fn through_gate(op: &Op) -> bool {
-    op.exchange.out.get().is_some_and(|o| o.via == Via::Gate)
+/// A call made on behalf of that one comes back through the gate. Neither the result nor the place on the stack tells that
+/// alone: a child of `vfork` makes calls where its parent made that one.
+fn through_gate(op: &Op, tag: u64) -> bool {
+    op.tag == tag && op.exchange.out.get().is_some_and(|o| o.via == Via::Gate)
 }
 
 /// The guest's own kernel carries out the call at which the vCPU stands.
@@ -439,6 +443,8 @@ fn launch(s: &mut VcpuState, space: &Space, op: &Op, call: LocalCall) {
     cpu::load_call(s, call.number, call.arguments);
     let back = match (call.via, space.gate.get()) {
         (Via::Gate, Some(gate)) => {
+            // No call takes anything from there, and the kernel leaves it alone.
+            s.regs.r[reg::RBX] = op.tag;
             s.rip = gate.address;
             gate.back()
         }

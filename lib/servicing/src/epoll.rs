@@ -46,7 +46,11 @@ pub struct Item {
     pub place: Place,
     /// The delegate's descriptor that is registered, where it is not the resource's own.
     pub copy: Option<Rc<Resource>>,
-    /// Its loss has been told.
+    /// What the local half tells instead of the program's data, where both halves may tell what the
+    /// program shall see once (`EPOLLONESHOT`).
+    pub alias: Option<u64>,
+    /// It has been told, and is not told again until it is modified: its loss, or what one of two halves
+    /// has found.
     spent: bool,
 }
 
@@ -84,7 +88,16 @@ impl Epoll {
     pub fn add(&self, resource: &Rc<Resource>, fd: i32, event: EpollEvent, place: Place) -> u64 {
         let cookie = self.cookie();
         let weak = Rc::downgrade(resource);
-        let item = Item { resource: weak, fd, cookie, event, place, copy: None, spent: false };
+        let item = Item {
+            resource: weak,
+            fd,
+            cookie,
+            event,
+            place,
+            copy: None,
+            alias: None,
+            spent: false,
+        };
         self.remove((resource.id, fd));
         self.items.borrow_mut().insert(cookie, item);
         self.cookies.borrow_mut().insert((resource.id, fd), cookie);
@@ -147,11 +160,31 @@ impl Epoll {
     /// another instance.
     #[must_use]
     pub fn told(&self, events: u32, cookie: u64) -> Option<(EpollEvent, bool)> {
-        let items = self.items.borrow();
-        let item = items.get(&cookie).filter(|i| i.resource.strong_count() > 0)?;
+        let mut items = self.items.borrow_mut();
+        let item = items.get_mut(&cookie).filter(|i| i.resource.strong_count() > 0)?;
         let events = events & (item.event.events | EPOLLERR | EPOLLHUP);
         let told = EpollEvent { events, data: item.event.data };
-        (events != 0).then_some((told, item.place == Place::Both))
+        (events != 0 && item.tell()).then_some((told, item.place == Place::Both))
+    }
+
+    /// True when the local half may tell something under another name than the program's.
+    #[must_use]
+    pub fn has_aliases(&self) -> bool {
+        self.items.borrow().values().any(|item| item.alias.is_some())
+    }
+
+    /// What the program sees of events of the local half.
+    #[must_use]
+    pub fn told_locally(&self, events: Vec<EpollEvent>) -> Vec<EpollEvent> {
+        let mut items = self.items.borrow_mut();
+        let mut seen = |event: EpollEvent| match items
+            .values_mut()
+            .find(|item| item.alias == Some(event.data))
+        {
+            Some(item) => item.tell().then_some(EpollEvent { data: item.event.data, ..event }),
+            None => Some(event),
+        };
+        events.into_iter().filter_map(&mut seen).collect()
     }
 
     /// The delegate is gone, and all that was registered there.
@@ -159,7 +192,10 @@ impl Epoll {
         for item in self.items.borrow_mut().values_mut() {
             match item.place {
                 Place::Remote => item.place = Place::Lost,
-                Place::Both => item.place = Place::Local,
+                Place::Both => {
+                    item.place = Place::Local;
+                    item.copy = None;
+                }
                 Place::Local | Place::Lost => {}
             }
         }
@@ -212,6 +248,14 @@ impl Item {
     pub fn modify(&mut self, event: EpollEvent) {
         self.event = event;
         self.spent = false;
+    }
+
+    /// Whether it is to be told now.
+    const fn tell(&mut self) -> bool {
+        if self.alias.is_none() {
+            return true;
+        }
+        !core::mem::replace(&mut self.spent, true)
     }
 }
 

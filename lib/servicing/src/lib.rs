@@ -24,6 +24,7 @@ pub mod fake;
 mod filter;
 mod form;
 mod gate;
+mod left;
 mod report;
 mod space;
 mod spelling;

@@ -4,6 +4,7 @@ use crate::core::Core;
 use crate::cpu::Saved;
 use crate::delegate::Lease;
 use crate::gate::{self, Gate, Slots};
+use crate::left::Left;
 use crate::table::Table;
 
 use abi::vcpu::reg;
@@ -94,6 +95,8 @@ pub struct Op {
     pub saved: Saved,
     /// Stack pointer with which it comes back.
     pub rsp: u64,
+    /// What stands in RBX while a call is made on its behalf, and tells it from all others.
+    pub tag: u64,
     /// Meeting point.
     pub exchange: Rc<Exchange>,
     future: Pin<Box<dyn Future<Output = Outcome>>>,
@@ -103,11 +106,12 @@ impl Op {
     /// A call whose steps are `future`.
     pub fn new(
         saved: Saved,
-        rsp: u64,
+        tag: u64,
         exchange: Rc<Exchange>,
         future: impl Future<Output = Outcome> + 'static,
     ) -> Self {
-        Self { saved, rsp, exchange, future: Box::pin(future) }
+        let rsp = saved.regs.r[abi::vcpu::reg::RSP];
+        Self { saved, rsp, tag, exchange, future: Box::pin(future) }
     }
 
     /// Takes the next step. Every step ends the call or wants a call of the program's kernel.
@@ -162,6 +166,8 @@ pub struct Fork {
     pub table: Rc<Table>,
     /// The parent's registers.
     pub saved: Saved,
+    /// What its thread has in service, where a handler made it.
+    pub left: Vec<Left>,
     /// The child has been seen.
     pub arrived: Cell<bool>,
     /// When a child that has not been seen is given up.
@@ -214,6 +220,8 @@ pub struct Space {
     pub forks: RefCell<Vec<Rc<Fork>>>,
     /// Slots of the gate.
     pub slots: Slots,
+    /// Calls whose threads may come back though they are not in service.
+    pub left: RefCell<Vec<Left>>,
     /// What calls have left that may be over.
     alone: RefCell<VecDeque<Alone>>,
     /// FS bases that several threads have: their stack pointers alone tell them apart.
@@ -245,6 +253,7 @@ impl Space {
             threads: RefCell::default(),
             forks: RefCell::default(),
             slots: Slots::default(),
+            left: RefCell::default(),
             alone: RefCell::default(),
             shared_fs: RefCell::default(),
         }
@@ -306,7 +315,7 @@ impl Space {
         let surplus = if context.ops.len() >= most { Some(context.ops.remove(0)) } else { None };
         context.ops.push(op);
         drop(threads);
-        drop(surplus);
+        surplus.iter().for_each(|op| self.give_up(fs, op));
     }
 
     /// Takes out the call in service that comes back with this stack pointer, if `wanted` says

@@ -1,6 +1,6 @@
 //! Descriptor tables: which numbers of a trusted process stand for what is elsewhere.
 use crate::bell::{Bell, Signals, Tone};
-use crate::calls::{Identity, OpenFile, View};
+use crate::calls::{Ear, Identity, OpenFile, View};
 use crate::delegate::{Delegate, Standing};
 use crate::epoll::Epoll;
 use crate::filter::Filters;
@@ -63,6 +63,8 @@ pub struct Resource {
     pub low_water: Cell<u32>,
     /// What the next call on it reports (`sk_err`).
     pub error: Cell<Option<Errno>>,
+    /// It was shut down before it committed.
+    pub shut: Cell<bool>,
     /// The address that its program gave it.
     pub bound: Cell<Option<(IpAddr, u16)>>,
     /// Its last `connect` was one to `AF_UNSPEC`.
@@ -105,6 +107,7 @@ impl Resource {
             send_timeout: Cell::new(0),
             low_water: Cell::new(1),
             error: Cell::new(None),
+            shut: Cell::new(false),
             bound: Cell::new(None),
             dissolved: Cell::new(false),
             both: Cell::new(false),
@@ -182,7 +185,9 @@ pub struct Table {
     pub wakes: RefCell<Vec<Rc<Wake>>>,
     /// Bells of its sockets, those of the parent that `fork` left here as well.
     pub bells: RefCell<Vec<Rc<Bell>>>,
-    /// Wake sockets of the parent that `fork` left here.
+    /// Descriptors of signals that the relay has made in the process.
+    pub ears: RefCell<Vec<Rc<Ear>>>,
+    /// Wake sockets of the parent, and its like, that `fork` left here.
     pub inherited: RefCell<Vec<i32>>,
     /// The process's delegate.
     pub delegate: RefCell<Option<Rc<Delegate>>>,
@@ -192,8 +197,6 @@ pub struct Table {
     pub identity: RefCell<Rc<Identity>>,
     /// Process id, zero while it is not known.
     pub pid: Cell<i32>,
-    /// Sockets are on their way to somebody: what this process receives is looked at.
-    pub expects: Cell<bool>,
     /// The process's own seccomp filters.
     pub filters: Filters,
     /// What the process's capabilities are worth.
@@ -218,12 +221,12 @@ impl Table {
             holds: RefCell::default(),
             wakes: RefCell::default(),
             bells: RefCell::default(),
+            ears: RefCell::default(),
             inherited: RefCell::default(),
             delegate: RefCell::default(),
             standing: Standing::default(),
             identity: RefCell::default(),
             pid: Cell::new(0),
-            expects: Cell::new(false),
             filters: Filters::default(),
             namespace: Cell::default(),
             view: View::default(),
@@ -241,9 +244,9 @@ impl Table {
         copy.entries.borrow_mut().clone_from(&self.entries.borrow());
         copy.bells.borrow_mut().clone_from(&self.bells.borrow());
         copy.identity.borrow_mut().clone_from(&self.identity.borrow());
-        copy.expects.set(self.expects.get());
         copy.namespace.set(self.namespace.get());
         let mut inherited: Vec<i32> = self.wakes.borrow().iter().map(|w| w.fd).collect();
+        inherited.extend(self.ears.borrow().iter().map(|ear| ear.fd));
         inherited.extend(self.inherited.borrow().iter());
         *copy.inherited.borrow_mut() = inherited;
         copy
@@ -328,7 +331,8 @@ impl Table {
         let wakes = self.wakes.borrow();
         let open = wakes.iter().filter(|w| !w.closed.get()).map(|w| w.fd);
         let bells = self.bells.borrow();
-        let bells = bells.iter().map(|bell| bell.fd);
+        let ears = self.ears.borrow();
+        let bells = bells.iter().map(|bell| bell.fd).chain(ears.iter().map(|ear| ear.fd));
         // A child of `vfork` has its parent's until it starts a program.
         open.chain(bells).chain(self.inherited.borrow().iter().copied()).collect()
     }

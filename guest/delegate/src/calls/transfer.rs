@@ -42,10 +42,17 @@ impl<H: Hypervisor> Call<'_, H> {
         loop {
             let piece =
                 self.door.memory().piece(layout::PAYLOAD + u64::from(sent), length - sent)?;
+            let mut copy =
+                vec![0; if flags & MSG_ZEROCOPY == 0 { 0 } else { (length - sent) as usize }];
+            self.door.memory().read(layout::PAYLOAD + u64::from(sent), &mut copy)?;
             // Ancillary data goes with the first byte.
             let control = if sent == 0 { control.as_slice() } else { &[] };
             let outcome = self.patiently(&socket, PollFlags::OUT, &mut patience, |socket| {
-                socket::send_piece(socket, &piece, &address, control, flags_of(flags))
+                if flags & MSG_ZEROCOPY == 0 {
+                    return socket::send_piece(socket, &piece, &address, control, flags_of(flags));
+                }
+                // The kernel may go on using what is sent, and the next request fills the mailbox anew.
+                socket::send_pinned(socket, &copy, &address, control, flags_of(flags))
             });
             match outcome {
                 Ok(bytes) => sent += (bytes as u32).min(length - sent),

@@ -5,6 +5,7 @@ use super::accept::take_remote;
 use super::commit::{Committing, Made, adopt, make};
 use super::poll;
 use super::readiness::Access;
+use super::restarts::Restarts;
 use super::socket::address_of;
 use crate::cx::Cx;
 use crate::space::Outcome;
@@ -119,6 +120,7 @@ pub async fn flags(cx: &Cx, resource: &Rc<Resource>) -> Result<Outcome, Errno> {
 pub async fn accept(cx: &Cx, resource: &Resource, flags: u32) -> Result<Outcome, Errno> {
     let start = cx.core.world.now();
     let timeout = Some(resource.receive_timeout.get()).filter(|t| *t > 0);
+    let mut restarts = None;
     loop {
         let local_first = resource.local_first.get();
         resource.local_first.set(!local_first);
@@ -136,8 +138,13 @@ pub async fn accept(cx: &Cx, resource: &Resource, flags: u32) -> Result<Outcome,
             return Err(Errno::EAGAIN);
         }
         let left = timeout.map(|t| t.saturating_sub(cx.core.world.now().saturating_sub(start)));
-        let mut entries = [PollFd { fd: cx.int(0), events: POLLIN, revents: 0 }];
-        match poll::wait(cx, &mut entries, left, poll::Mask::default()).await? {
+        if timeout.is_none() && restarts.is_none() {
+            restarts = Restarts::new(cx).await;
+        }
+        let mut entries = alloc::vec![PollFd { fd: cx.int(0), events: POLLIN, revents: 0 }];
+        entries.extend(restarts.as_ref().map(Restarts::entry));
+        let mask = restarts.as_ref().map(Restarts::mask).unwrap_or_default();
+        match poll::wait(cx, &mut entries, left, mask).await? {
             Some(0) => return Err(Errno::EAGAIN),
             Some(_) => {}
             // Another thread has closed it.

@@ -1,11 +1,13 @@
 //! How a socket becomes remote.
-use super::readiness::Access;
+use super::readiness::{Access, Patience, wait_until};
 use super::socket::descriptor;
 use super::vouch::vouch;
 use crate::cx::Cx;
+use crate::space::Outcome;
 use crate::table::{OptionSet, Resource, State};
+use crate::wake::Wake;
 use alloc::rc::Rc;
-use linux_abi::Errno;
+use linux_abi::{Errno, MSG_DONTWAIT, MSG_ERRQUEUE, MSG_OOB, SOCK_DGRAM, check};
 use wire::{Request, layout};
 
 /// Makes the remote socket, with all options set before.
@@ -79,10 +81,60 @@ impl<'c> Committing<'c> {
 impl Drop for Committing<'_> {
     fn drop(&mut self) {
         self.resource.committing.set(None);
-        for wake in self.resource.waiters.take() {
-            self.cx.core.wakes.ring(&*self.cx.core.world, &wake);
-        }
+        wake_waiters(self.cx, self.resource);
     }
+}
+
+/// The socket is the program's own kernel's from now on.
+pub(super) fn become_local(cx: &Cx, resource: &Resource) -> State {
+    let before = resource.state.replace(State::Local);
+    wake_waiters(cx, resource);
+    before
+}
+
+/// Whoever waits for what becomes of the socket looks again.
+pub(super) fn wake_waiters(cx: &Cx, resource: &Resource) {
+    for wake in resource.waiters.take() {
+        cx.core.wakes.ring(&*cx.core.world, &wake);
+    }
+}
+
+/// A thread waits for what becomes of the socket.
+pub(super) fn expect(resource: &Resource, wake: &Rc<Wake>) {
+    let mut waiters = resource.waiters.borrow_mut();
+    if !waiters.iter().any(|w| Rc::ptr_eq(w, wake)) {
+        waiters.push(wake.clone());
+    }
+}
+
+/// A call that receives from a datagram socket that has not committed. Nothing can arrive there, but
+/// another thread may make the socket commit, by its first send for instance, or shut it down (which wakes
+/// receivers though it fails, `inet_shutdown`): that is waited for.
+///
+/// # Errors
+/// `EINTR`, `EAGAIN` when the socket's time is over, what kept the thread from waiting.
+pub async fn receive_later(cx: &Cx, resource: &Resource, flags: u32) -> Result<(), Errno> {
+    let waits = !resource.nonblocking.get()
+        && flags & (MSG_DONTWAIT | MSG_OOB | MSG_ERRQUEUE) == 0
+        && resource.kind == SOCK_DGRAM;
+    if !waits {
+        return Ok(());
+    }
+    let patience = Patience::from_timeout(resource.receive_timeout.get(), cx.core.world.now());
+    let undecided = || resource.state.get() == State::Undecided && !resource.shut.get();
+    let done = || !undecided() && resource.committing.get().is_none();
+    wait_until(cx, patience, done, |wake| expect(resource, wake)).await
+}
+
+/// `shutdown` of a socket that has not committed.
+///
+/// # Errors
+/// What its own kernel says.
+pub async fn shutdown(cx: &Cx, resource: &Resource) -> Result<Outcome, Errno> {
+    let result = cx.original().await;
+    resource.shut.set(true);
+    wake_waiters(cx, resource);
+    check(result).map(Outcome::Return)
 }
 
 /// Waits until no other thread is making the socket commit. To be called just before a call
@@ -100,11 +152,5 @@ pub async fn settled(cx: &Cx, resource: &Resource) -> Result<(), Errno> {
     if done() {
         return Ok(());
     }
-    cx.sleep_deaf(done, |wake| {
-        let mut waiters = resource.waiters.borrow_mut();
-        if !waiters.iter().any(|w| Rc::ptr_eq(w, wake)) {
-            waiters.push(wake.clone());
-        }
-    })
-    .await
+    cx.sleep_deaf(done, |wake| expect(resource, wake)).await
 }

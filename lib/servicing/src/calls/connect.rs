@@ -67,8 +67,7 @@ pub async fn connect(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
 /// The peer is in the program's own VM, and the socket may choose its side.
 async fn become_local(cx: &Cx, resource: &Resource, address: &[u8]) -> Result<Outcome, Errno> {
     resource.both.set(false);
-    let before = resource.state.replace(State::Local);
-    match before {
+    match super::commit::become_local(cx, resource) {
         State::Local => return connect_locally(cx, resource, address).await,
         State::Remote(fd) => {
             resource.dissolved.set(false);

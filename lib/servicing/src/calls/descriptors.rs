@@ -1,5 +1,6 @@
 //! Calls about descriptors themselves. The program's own kernel carries them out on the
 //! placeholders; here is only kept up what the numbers stand for.
+use super::files::end_locks;
 use super::signals;
 use super::socket::put;
 use crate::cx::Cx;
@@ -18,6 +19,7 @@ pub async fn close(cx: &Cx) -> Result<Outcome, Errno> {
         // Whatever the delegate says, the placeholder must be closed.
         let _ = cx.simple(&Request::Close { fd }).await;
     }
+    end_locks(cx, &entry).await;
     signals::take_down(cx).await;
     Ok(Outcome::Reflect)
 }
@@ -46,6 +48,9 @@ pub async fn close_range(cx: &Cx) -> Result<Outcome, Errno> {
         check(cx.local(nr::close_range, part).await)?;
     }
     let closed = cx.table.take_range(first, last, flags & CLOSE_RANGE_CLOEXEC != 0);
+    for entry in &closed {
+        end_locks(cx, entry).await;
+    }
     cx.core.release(&cx.table, closed);
     signals::take_down(cx).await;
     Ok(Outcome::Return(0))
@@ -76,10 +81,20 @@ pub async fn dup_onto(cx: &Cx) -> Result<Outcome, Errno> {
         return Ok(Outcome::Return(fd));
     }
     let close_on_exec = cx.number == nr::dup3 && cx.int(2) as u32 & O_CLOEXEC != 0;
+    let replaced = cx.table.get(cx.arguments[1]);
     match from {
-        Some(entry) => follow(cx, fd, &entry, close_on_exec).await,
+        Some(entry) => {
+            let outcome = follow(cx, fd, &entry, close_on_exec).await;
+            if let Some(replaced) = replaced {
+                end_locks(cx, &replaced).await;
+            }
+            outcome
+        }
         None => {
             let old = cx.table.remove(to);
+            if let Some(old) = &old {
+                end_locks(cx, old).await;
+            }
             cx.core.release(&cx.table, old);
             signals::take_down(cx).await;
             Ok(Outcome::Return(fd))

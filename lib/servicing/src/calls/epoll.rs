@@ -6,13 +6,15 @@ mod wait;
 use super::log_refusal;
 use super::socket::{descriptor, put};
 use crate::cx::Cx;
-use crate::epoll::{Epoll, Place};
+use crate::epoll::{Epoll, Item, Place};
 use crate::space::Outcome;
 use crate::table::{Entry, Resource, State};
 use crate::world::Kind;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use linux_abi::{EPOLLEXCLUSIVE, EPOLLWAKEUP, EpollEvent, Errno, O_CLOEXEC, check, nr};
+use linux_abi::{
+    EPOLLEXCLUSIVE, EPOLLONESHOT, EPOLLWAKEUP, EpollEvent, Errno, O_CLOEXEC, check, nr,
+};
 use wire::{EpollOperation, EpollRequest, Request};
 
 pub use wait::wait;
@@ -51,7 +53,7 @@ pub async fn control(cx: &Cx) -> Result<Outcome, Errno> {
             }
             Ok(Outcome::Reflect)
         }
-        State::Undecided => undecided(cx, resource, target).await.map(Outcome::Return),
+        State::Undecided => undecided(cx, resource, target, None).await.map(Outcome::Return),
         State::Remote(_) | State::Dead => remote(cx, resource, target).await,
     }
 }
@@ -87,11 +89,26 @@ async fn event_in(cx: &Cx) -> Result<EpollEvent, Errno> {
     Ok(EpollEvent::decode(cx.array(cx.arguments[3]).await?))
 }
 
-/// A registration that the program's own kernel has, and that may move later.
-async fn undecided(cx: &Cx, instance: &Resource, target: &Entry) -> Result<i64, Errno> {
+/// A registration that the program's own kernel has, under another name than the program's if there is one, and
+/// that may move later.
+async fn undecided(
+    cx: &Cx,
+    instance: &Resource,
+    target: &Entry,
+    alias: Option<u64>,
+) -> Result<i64, Errno> {
     let Some(epoll) = &instance.epoll else { return Err(Errno::EINVAL) };
     let event = event_in(cx).await?;
-    let result = check(cx.original().await)?;
+    let result = match alias {
+        None => cx.original().await,
+        Some(data) => {
+            let scratch = cx.scratch()?;
+            cx.write(scratch.address, &EpollEvent { data, ..event }.encode()).await?;
+            let [instance, operation, fd, ..] = cx.arguments;
+            cx.local(nr::epoll_ctl, [instance, operation, fd, scratch.address, 0, 0]).await
+        }
+    };
+    let result = check(result)?;
     let (fd, key) = (cx.int(2), (target.resource.id, cx.int(2)));
     match operation(cx)? {
         EpollOperation::Add => {
@@ -103,6 +120,7 @@ async fn undecided(cx: &Cx, instance: &Resource, target: &Entry) -> Result<i64, 
             epoll.remove(key);
         }
     }
+    epoll.change(key, |item| item.alias = alias);
     Ok(result)
 }
 
@@ -276,8 +294,19 @@ async fn join(cx: &Cx, inner: &Resource) -> Result<(), Errno> {
         let Some(epoll) = &resource.epoll else { continue };
         let (half, fd) = (cx.remote_fd(&resource)?, cx.remote_fd(inner)?);
         for item in epoll.of(inner.id).iter().filter(|i| i.place == Place::Local) {
-            ask(cx, half, EpollOperation::Add, fd, item.event.events, item.cookie).await?;
-            epoll.change((inner.id, item.fd), |item| item.place = Place::Both);
+            let taken = |i: &Item| i.place == Place::Both && i.copy.is_none();
+            let taken = epoll.of(inner.id).iter().any(taken);
+            let copy = if taken { Some(copy_of(cx, fd).await?) } else { None };
+            let own = copy.as_ref().map_or(Ok(fd), |copy| cx.remote_fd(copy))?;
+            let (events, cookie) = (item.event.events, item.cookie);
+            if let Err(error) = ask(cx, half, EpollOperation::Add, own, events, cookie).await {
+                drop_copy(cx, copy.as_deref()).await;
+                return Err(error);
+            }
+            epoll.change((inner.id, item.fd), |item| {
+                item.place = Place::Both;
+                item.copy = copy;
+            });
         }
     }
     Ok(())
@@ -289,7 +318,9 @@ async fn nested(cx: &Cx, instance: &Resource, target: &Entry) -> Result<Outcome,
     let Some(epoll) = &instance.epoll else { return Err(Errno::EINVAL) };
     let key = (target.resource.id, cx.int(2));
     let before = epoll.get(key);
-    let result = undecided(cx, instance, target).await?;
+    let once = event_in(cx).await?.events & EPOLLONESHOT != 0;
+    let alias = once.then(|| cx.core.world.random());
+    let result = undecided(cx, instance, target, alias).await?;
     epoll.has_nested.set(true);
     let inner = cx.hold(target);
     let Ok(fd) = cx.remote_fd(&inner.resource) else { return Ok(Outcome::Return(result)) };
@@ -303,7 +334,11 @@ async fn nested(cx: &Cx, instance: &Resource, target: &Entry) -> Result<Outcome,
         (_, Some(item)) => {
             let half = cx.remote_fd(instance)?;
             let events = event_in(cx).await?.events;
-            ask(cx, half, operation, fd, events, item.cookie).await?;
+            let own = item.copy.as_ref().map_or(Ok(fd), |copy| cx.remote_fd(copy))?;
+            ask(cx, half, operation, own, events, item.cookie).await?;
+            if operation == EpollOperation::Delete {
+                drop_copy(cx, item.copy.as_deref()).await;
+            }
         }
         (_, None) => {}
     }

@@ -18,6 +18,7 @@ mod passing;
 mod poll;
 mod process;
 mod readiness;
+mod restarts;
 mod rules;
 mod sandbox;
 mod select;
@@ -39,6 +40,7 @@ pub use files::{OpenFile, View, concerns_paths};
 pub use ids::{Identity, introduce};
 pub use passing::{Passing, forget as forget_passing};
 pub use process::{adopt, enter_child, enter_program};
+pub use restarts::Ear;
 pub use sandbox::screen;
 pub use select::{Question, go_on};
 
@@ -83,7 +85,8 @@ pub fn verdict(table: &Table, number: u64, arguments: &[u64; 6]) -> Verdict {
             Verdict::Serve
         }
         nr::pidfd_getfd => Verdict::Serve,
-        nr::recvmsg | nr::recvmmsg if table.expects.get() => Verdict::Serve,
+        // Who waits already when a descriptor is sent must not get it unseen.
+        nr::recvmsg | nr::recvmmsg if !table.is_hidden(a as i32) => Verdict::Serve,
         // Descriptors in ancillary data.
         nr::sendmsg | nr::sendmmsg if known => Verdict::Serve,
         _ if table.view.is_active() && concerns_paths(number) => Verdict::Serve,
@@ -207,7 +210,28 @@ async fn undecided(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
         nr::sendto => transfer::sendto(cx, entry).await,
         nr::sendmsg => messages::sendmsg(cx, entry).await,
         nr::sendmmsg => messages::sendmmsg(cx, entry).await,
+        nr::shutdown => commit::shutdown(cx, &entry.resource).await,
+        nr::read | nr::readv | nr::recvfrom | nr::recvmsg | nr::recvmmsg => {
+            received_later(cx, entry).await
+        }
         _ => Ok(Outcome::Reflect),
+    }
+}
+
+/// Calls that receive, before the socket has committed.
+async fn received_later(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    let [_, _, length, flags, ..] = cx.arguments;
+    let flags = match cx.number {
+        // Nothing is asked for: nothing is waited for.
+        nr::read | nr::readv | nr::recvmmsg if length == 0 => return Ok(Outcome::Reflect),
+        nr::recvfrom | nr::recvmmsg => flags as u32,
+        nr::recvmsg => length as u32,
+        _ => 0,
+    };
+    commit::receive_later(cx, &entry.resource, flags).await?;
+    match entry.resource.state.get() {
+        State::Remote(_) | State::Dead => remote(cx, entry).await,
+        State::Undecided | State::Local => Ok(Outcome::Reflect),
     }
 }
 

@@ -166,9 +166,13 @@ pub async fn set_option(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
 /// `getsockopt` of a remote socket.
 pub async fn get_option(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let (level, name) = (cx.int(1), cx.int(2));
-    // What an attached filter is comes back counted in instructions (`sk_get_filter`).
-    if matches!(value_of(level, name), Value::Foreign | Value::Filter) {
-        return refuse(cx, Errno::EOPNOTSUPP);
+    match value_of(level, name) {
+        Value::Filter if name == SO_ATTACH_FILTER => return filter_out(cx, entry).await,
+        // These can only be set.
+        Value::Filter => return Err(Errno::ENOPROTOOPT),
+        Value::Foreign if level == SOL_SOCKET => return Err(Errno::ENOPROTOOPT),
+        Value::Foreign => return refuse(cx, Errno::EOPNOTSUPP),
+        _ => {}
     }
     let length_at = cx.arguments[4];
     let room = i32::from_le_bytes(cx.array(length_at).await?);
@@ -190,6 +194,26 @@ pub async fn get_option(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let mut out = alloc::vec![0; (response.length as usize).min(room)];
     lease.mailbox().memory().read_all(layout::PAYLOAD, &mut out)?;
     answer(cx, &out).await
+}
+
+/// `SO_GET_FILTER`: room and length are counted in instructions (`sk_get_filter`).
+async fn filter_out(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
+    let [_, _, _, at, length_at, _] = cx.arguments;
+    let room = i32::from_le_bytes(cx.array(length_at).await?);
+    let room = usize::try_from(room).map_err(|_| Errno::EINVAL)?.min(FILTER_MAX) * INSTRUCTION;
+    let hold = cx.hold(entry);
+    let fd = cx.remote_fd(&hold.resource)?;
+    let lease = cx.worker().await?;
+    let (level, name) = (SOL_SOCKET, SO_ATTACH_FILTER);
+    let request = Request::GetOption { fd, level, name, length: room as u32 };
+    let response = cx.ask(&lease, &request).await?;
+    let count = check(response.value)?;
+    let mut program = alloc::vec![0; (response.length as usize).min(room)];
+    lease.mailbox().memory().read_all(layout::PAYLOAD, &mut program)?;
+    drop(lease);
+    cx.write(at, &program).await?;
+    cx.write(length_at, &(count as u32).to_le_bytes()).await?;
+    Ok(Outcome::Return(0))
 }
 
 /// The value that `getsockopt` gives, and its length.

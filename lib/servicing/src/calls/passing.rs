@@ -85,6 +85,15 @@ async fn receive(cx: &Cx, fd: i32, resource: &Rc<Resource>, close_on_exec: bool)
     if let Some(delegate) = cx.core.delegate(&cx.table).filter(|d| d.life() != Life::Dead) {
         let _ = hand_over(cx, resource, &delegate).await;
     }
+    // Its signals must not depend on processes that had it before.
+    if let Err(error) = super::signals::refresh(cx, resource).await {
+        cx.core.world.log(format_args!(
+            "{}[{}]: a socket that came from elsewhere raises no signals here: {}",
+            cx.space.name.borrow(),
+            cx.space.id,
+            error.name(),
+        ));
+    }
 }
 
 async fn cookie(cx: &Cx, fd: i32) -> Result<u64, Errno> {
@@ -163,7 +172,6 @@ async fn dispatch(cx: &Cx, cookie: u64, resource: &Rc<Resource>) -> Result<(), E
     if !note(&cx.core, cookie, resource)? {
         return Ok(());
     }
-    cx.core.tables().iter().for_each(|t| t.expects.set(true));
     if matches!(resource.state.get(), State::Remote(_)) {
         let dispatcher = cx.core.delegates.dispatcher().ok_or(Errno::ENETDOWN)?;
         hand_over(cx, resource, &dispatcher).await?;
@@ -198,9 +206,13 @@ pub fn forget(core: &Core) {
     }
 }
 
-/// `recvmsg` and `recvmmsg` on a local socket, while descriptors are on their way.
+/// `recvmsg` and `recvmmsg` on a local socket: when they come back, descriptors may be on their way, whatever was known
+/// when they began to wait.
 pub async fn receive_messages(cx: &Cx) -> Result<Outcome, Errno> {
     let result = check(cx.original().await)?;
+    if cx.core.passing.borrow().is_empty() {
+        return Ok(Outcome::Return(result));
+    }
     let (count, flags) = match cx.number {
         nr::recvmmsg => (result as u64, cx.int(3) as u32),
         _ => (1, cx.int(2) as u32),

@@ -1,15 +1,18 @@
 //! `poll` and `select` over descriptors on both sides. Both halves run at once; the first side
 //! that is ready wins. The remote half then stays out for the next call (see
 //! [`Standing`](crate::delegate::Standing)), the local one ends by waking the thread out of it.
+mod undecided;
+
 use super::readiness::{RemotePoll, recall};
-use super::split::{Split, side};
+use super::split::{Side, Split, side};
 use crate::cx::{Cx, Hold, Scratch};
 use crate::space::{Back, Outcome};
 use crate::wake::WakeLease;
 use crate::world::{Kind, add};
 use alloc::vec::Vec;
-use linux_abi::{Errno, POLLIN, PollFd, SIGSET_SIZE, TimeSpec, check, nr};
+use linux_abi::{Errno, POLLERR, POLLIN, PollFd, SIGSET_SIZE, TimeSpec, check, nr};
 use paging::PAGE;
+use undecided::Undecided;
 use wire::WAIT_FOREVER;
 
 /// Most entries of one call.
@@ -26,6 +29,8 @@ pub(super) struct Mask {
     pub address: u64,
     /// Its bytes.
     pub size: u64,
+    /// The relay's own descriptor of signals among the entries.
+    pub ear: Option<i32>,
 }
 
 /// Memory in the process for a local `ppoll`.
@@ -78,10 +83,53 @@ pub(super) async fn wait_on(
     mask: Mask,
     looked: bool,
 ) -> Result<Option<usize>, Errno> {
-    let mut split = Split::new(entries, |fd| side(cx, fd));
+    let deadline = timeout.map(|t| cx.core.world.now().saturating_add(t));
+    let mut times = Times { left: timeout, deadline, first: true };
+    loop {
+        let (ready, again) = wait_once(cx, entries, times, mask, looked && times.first).await?;
+        if ready != Some(0) || !again || times.left == Some(0) {
+            return Ok(ready);
+        }
+        let left = deadline.map(|d| d.saturating_sub(cx.core.world.now()));
+        times = Times { left, first: false, ..times };
+    }
+}
+
+/// How long a wait has.
+#[derive(Clone, Copy)]
+struct Times {
+    left: Option<u64>,
+    deadline: Option<u64>,
+    /// Nothing has been waited for yet.
+    first: bool,
+}
+
+/// The same, until another thread makes something remote, which the second value says.
+async fn wait_once(
+    cx: &Cx,
+    entries: &mut [PollFd],
+    times: Times,
+    mask: Mask,
+    looked: bool,
+) -> Result<(Option<usize>, bool), Errno> {
+    let timeout = times.left;
+    let mut split = Split::new(entries, |fd| match mask.ear {
+        Some(ear) if ear == fd => Side::Local,
+        _ => side(cx, fd),
+    });
+    // What is still to be reported of an earlier call counts as an error, and is always told.
+    for place in &split.remote_places {
+        let Some(entry) = entries.get_mut(*place) else { continue };
+        let found = cx.table.get(entry.fd as u64);
+        if found.is_some_and(|e| e.resource.error.get().is_some()) {
+            entry.revents = POLLERR;
+        }
+    }
     let answered = entries.iter().any(|e| e.revents != 0);
-    if split.remote.is_empty() && !answered {
-        return Ok(None);
+    let undecided = Undecided::new(cx, entries, &split);
+    let own = split.remote.is_empty() && !answered;
+    if own && times.first && (undecided.is_empty() || timeout == Some(0)) {
+        return Ok((None, false));
     }
     cx.note(if split.local.is_empty() { Kind::Remote } else { Kind::Both });
     let _holds: Vec<Hold> = split
@@ -102,7 +150,8 @@ pub(super) async fn wait_on(
         look(cx, &mut split, room.as_ref()).await
     } else {
         match &room {
-            Some(room) => sleep(cx, &mut split, room, timeout, mask, looked).await,
+            Some(room) if own => undecided.wait(cx, &mut split, room, times.deadline, mask).await,
+            Some(room) => sleep(cx, &mut split, room, (times, &undecided), mask, looked).await,
             None => Err(Errno::EIO),
         }
     };
@@ -110,7 +159,7 @@ pub(super) async fn wait_on(
         room.end(cx).await;
     }
     result?;
-    Ok(Some(split.merge(entries)))
+    Ok((Some(split.merge(entries)), undecided.changed()))
 }
 
 /// Looks at both sides without waiting.
@@ -219,16 +268,20 @@ async fn sleep(
     cx: &Cx,
     split: &mut Split,
     room: &Room,
-    timeout: Option<u64>,
+    (times, undecided): (Times, &Undecided),
     mask: Mask,
     looked: bool,
 ) -> Result<(), Errno> {
     let Some(mut remote) = begin(cx, split, room, mask, looked).await? else { return Ok(()) };
-    let deadline = timeout.map(|t| cx.core.world.now().saturating_add(t));
+    let deadline = times.deadline;
     let lease = cx.wake().await?;
     loop {
         remote.again(cx, &split.remote).await?;
         remote.arm(lease.wake());
+        undecided.arm(lease.wake());
+        if undecided.changed() {
+            return Ok(());
+        }
         if remote.is_done(cx) {
             remote.take(cx, &mut split.remote);
             return look_local(cx, split, Some(room)).await;
@@ -282,7 +335,7 @@ pub async fn poll(cx: &Cx) -> Result<Outcome, Errno> {
         let milliseconds = u64::try_from(time as i32).ok();
         (milliseconds.map(|ms| ms * 1_000_000), Mask::default())
     } else {
-        (time_in(cx, time).await?, Mask { address: mask, size })
+        (time_in(cx, time).await?, Mask { address: mask, size, ear: None })
     };
     let start = cx.core.world.now();
     let result = wait(cx, &mut entries, timeout, mask).await;

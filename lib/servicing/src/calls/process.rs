@@ -144,6 +144,7 @@ pub async fn fork(cx: &Cx) -> Result<Outcome, Errno> {
         shares_memory: kind.shares_memory,
         table,
         saved: cx.saved,
+        left: cx.space.outer(cx.fs),
         arrived: Cell::new(false),
         deadline: cx.core.world.now().saturating_add(cx.core.settings.patience),
     });
@@ -332,6 +333,7 @@ pub fn adopt(core: &Core, exec: &Exec, cr3: u64) -> Rc<Space> {
     core.wakes.drop_table(&*core.world, table.id);
     table.wakes.borrow_mut().clear();
     table.bells.borrow_mut().clear();
+    table.ears.borrow_mut().clear();
     table.changed();
     table.inherited.borrow_mut().clear();
     table.in_exec.set(false);

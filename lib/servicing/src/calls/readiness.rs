@@ -344,6 +344,27 @@ pub async fn pause(cx: &Cx, time: u64) -> Result<(), Errno> {
     wait_for(cx, &mut [], time, Patience::Restartable).await
 }
 
+/// Waits until `done`; `arm` says where the wake-up comes from, and is called before each sleep.
+///
+/// # Errors
+/// `EINTR`, `EAGAIN` when the time is over, what kept the thread from waiting.
+pub async fn wait_until(
+    cx: &Cx,
+    patience: Patience,
+    done: impl Fn() -> bool,
+    arm: impl Fn(&Rc<Wake>),
+) -> Result<(), Errno> {
+    let lease = cx.wake().await?;
+    let scratch = cx.scratch()?;
+    loop {
+        arm(lease.wake());
+        if done() {
+            return Ok(());
+        }
+        sleep(cx, lease.wake(), &scratch, patience).await?;
+    }
+}
+
 /// Waits for an entry, or until the remote side's time is over.
 async fn wait_for(
     cx: &Cx,

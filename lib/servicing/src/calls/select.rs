@@ -107,7 +107,7 @@ impl Question {
                 0 => SigsetArgument::default(),
                 at => SigsetArgument::decode(&cx.array(at).await?),
             };
-            (time_in(cx, time).await?, Mask { address: mask.address, size: mask.size })
+            (time_in(cx, time).await?, Mask { address: mask.address, size: mask.size, ear: None })
         };
         Ok(Self { sets, count, timeout, mask, start: cx.core.world.now() })
     }

@@ -5,7 +5,7 @@ use super::readiness::Access;
 use super::rules::{self, Own};
 use crate::cx::Cx;
 use crate::space::Outcome;
-use crate::table::{Entry, State};
+use crate::table::Entry;
 use crate::world::{Kind, add};
 use alloc::rc::Rc;
 use alloc::vec::Vec;
@@ -131,7 +131,7 @@ pub async fn bind(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
         match rules::own_address(cx, resource, &address)? {
             Own::Unknown => return Ok(Outcome::Reflect),
             Own::Local(own) => {
-                resource.state.set(State::Local);
+                super::commit::become_local(cx, resource);
                 resource.bound.set(Some(own));
                 return Ok(Outcome::Reflect);
             }
@@ -161,7 +161,7 @@ pub async fn listen(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
     let hold = cx.hold(entry);
     match rules::listener(cx, &entry.resource)? {
         Place::Local => {
-            entry.resource.state.set(State::Local);
+            super::commit::become_local(cx, &entry.resource);
             return Ok(Outcome::Reflect);
         }
         Place::Both => return both::listen(cx, &hold.resource).await,

@@ -24,6 +24,8 @@ use wire::{Request, layout};
 /// Flags of sends that only concern the own side.
 const OWN_FLAGS: u32 = MSG_DONTWAIT | 0x4000_0000 | SOCK_CLOEXEC | 0x1_0000;
 
+/// The kernel tells when it does not use the data any more.
+const MSG_ZEROCOPY: u32 = 0x400_0000;
 /// Flags of a look at everything.
 const PEEK_ALL: u32 = MSG_PEEK | MSG_WAITALL;
 /// Time between two looks, in nanoseconds.
@@ -118,6 +120,8 @@ async fn send_all(
                 if *sent >= buffers.total || !resource.is_stream() {
                     return Ok(());
                 }
+                // One call is told once: what is left is copied.
+                flags &= !MSG_ZEROCOPY;
             }
             Err(Errno::EINPROGRESS) if waits && flags & MSG_FASTOPEN != 0 => {
                 (flags, address) = finish_fast_open(cx, hold, flags, &address).await?;
@@ -242,7 +246,11 @@ async fn receive_part(
     let fd = cx.remote_fd(&hold.resource)?;
     let length = (buffers.total - skip).min(u64::from(layout::PAYLOAD_MAX));
     // What has been taken out of the socket must have a place to go.
-    buffers.prepare(cx, skip, length).await?;
+    match buffers.prepare(cx, skip, length).await {
+        // A datagram is lost where it cannot be stored (`udp_recvmsg`).
+        Err(Errno::EFAULT) if !hold.resource.is_stream() => {}
+        other => other?,
+    }
     let lease = cx.worker().await?;
     let request = Request::Receive {
         fd,
@@ -359,7 +367,7 @@ pub async fn destination(cx: &Cx, entry: &Entry, address: &[u8]) -> Result<bool,
     match peer(cx, resource, address, Errno::EPERM)? {
         Peer::Unknown => Ok(false),
         Peer::Own => {
-            resource.state.set(State::Local);
+            super::commit::become_local(cx, resource);
             Ok(false)
         }
         Peer::Remote => {

@@ -4,14 +4,15 @@ use crate::calls;
 use crate::code::Vdso;
 use crate::cpu::{self, FS};
 use crate::gate::{self, Gate};
-use crate::space::{Back, Fork, Op, Role, Space, root};
+use crate::space::{Back, Fork, Role, Space, root};
 use crate::spelling;
 use crate::table::Table;
 use crate::world::add;
 use abi::vcpu::{VcpuState, reg};
 use alloc::rc::Rc;
 use alloc::string::String;
-use linux_abi::{Errno, nr};
+use core::cell::RefCell;
+use linux_abi::Errno;
 use paging::Space as Tables;
 use wire::hypercall;
 
@@ -73,13 +74,31 @@ impl Engine {
             come_out(s, &fork);
             return true;
         }
-        // A program that has started does not return: this is its `vfork` parent, whose call was made
-        // at the same place of the stack.
-        let starts = |op: &Op| op.exchange.out.get().is_some_and(|out| out.number == nr::execve);
-        let can_return = |op: &Op| result <= 0 || !starts(op);
-        let back = space.take(fs, rsp, |op| through_gate(op) && can_return(op));
-        let Some(op) = back else { return false };
-        self.resume(s, space, op, Back::Result(result));
+        let (tag, back) = (s.regs.r[reg::RBX], Back::Result(result));
+        match space.take(fs, rsp, |op| through_gate(op, tag)) {
+            Some(op) => self.resume(s, space, op, back),
+            None => return self.not_in_service(s, space, back),
+        }
+        true
+    }
+
+    /// A thread comes back from a call that is not in service here: its process is a child of the one where it
+    /// was. False when it is nothing of the kind.
+    pub(super) fn not_in_service(
+        &mut self,
+        s: &mut VcpuState,
+        space: &Rc<Space>,
+        back: Back,
+    ) -> bool {
+        let (fs, rsp) = (s.segments[FS].base, s.regs.r[reg::RSP]);
+        let Some(left) = space.take_left(fs, rsp, s.regs.r[reg::RBX]) else { return false };
+        match left.ends(back) {
+            Some(result) => left.saved.finish(s, result),
+            None => {
+                left.saved.restore(s);
+                self.new_call(s, space);
+            }
+        }
         true
     }
 
@@ -111,6 +130,7 @@ impl Engine {
         let mut child = Space::new(id, root(s.cr3), name, parent.role, table.clone());
         child.program = parent.program;
         child.barred.set(parent.barred.get());
+        child.left = RefCell::new(fork.left.clone());
         let child = Rc::new(child);
         child.gate.set(parent.gate.get());
         self.core.spaces.borrow_mut().push(child.clone());

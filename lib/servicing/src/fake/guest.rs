@@ -102,6 +102,20 @@ pub enum Signal {
     Restart,
 }
 
+impl Signal {
+    pub const fn number(self) -> u64 {
+        match self {
+            Self::Interrupt => 12,
+            Self::Restart => 10,
+        }
+    }
+
+    /// Its bit in a set of signals.
+    pub const fn bit(self) -> u64 {
+        1 << (self.number() - 1)
+    }
+}
+
 /// A thread that is not running: its registers, in the kernel or in the program.
 #[derive(Clone)]
 pub struct Blocked {
@@ -382,6 +396,21 @@ impl Guest {
         self.load(blocked.process);
         self.switch(&blocked.state);
         self.leave(blocked.process, 0)
+    }
+
+    /// The handler of a signal that has interrupted a thread's call returns, also in a process that was forked
+    /// meanwhile.
+    pub fn handler_returns(&mut self, blocked: &Blocked, process: usize, signal: Signal) -> End {
+        self.load(process);
+        self.switch(&blocked.state);
+        match signal {
+            Signal::Interrupt => self.leave(process, -4),
+            Signal::Restart => {
+                self.s.regs.r[reg::RCX] -= 2;
+                let number = blocked.state.regs.r[reg::RAX] as i64;
+                self.leave(process, number)
+            }
+        }
     }
 
     /// Runs from a `SYSCALL` in user code.

@@ -121,6 +121,8 @@ pub struct Service {
     pub frozen: Cell<bool>,
     /// What becomes of the next answers; those after them are true.
     pub lies: RefCell<VecDeque<Lie>>,
+    /// New workers don't show up while this is set.
+    pub starting: Cell<bool>,
 }
 
 /// Every connection attempt to this port stays in progress.
@@ -349,7 +351,9 @@ impl Service {
 
     /// Looks for news for the relay.
     pub fn next_news(&self) -> Option<News> {
-        self.news.borrow_mut().pop_front()
+        let mut news = self.news.borrow_mut();
+        let due = |n: &News| !self.starting.get() || matches!(n, News::Doorbell);
+        news.iter().position(due).and_then(|place| news.remove(place))
     }
 
     /// The record of a delegate's death.

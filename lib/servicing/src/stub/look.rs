@@ -35,6 +35,8 @@ impl Look {
             | nr::clone3
             | nr::close_range
             | nr::pidfd_getfd
+            | nr::recvmsg
+            | nr::recvmmsg
             | nr::io_uring_setup
             | nr::io_uring_enter
             | nr::io_uring_register => Self::ALWAYS,

@@ -43,9 +43,7 @@ impl Tables {
             self.ready = write(window, at::LOOKS, &looks()[..]);
         }
         let spaces = core.spaces.borrow();
-        // Any message may bring a descriptor that is on its way.
-        let expected = !core.execs.borrow().is_empty() || !core.passing.borrow().is_empty();
-        let mut all = !self.ready || expected;
+        let mut all = !self.ready || !core.execs.borrow().is_empty();
         if spaces.len() > at::RECORD_COUNT || spaces.iter().any(|s| s.cr3 == 0) {
             all = true;
         } else {

@@ -1,5 +1,5 @@
 //! Listeners in both VMs.
-use super::guest::{DATA, Guest};
+use super::guest::{DATA, Guest, Kind, Signal};
 use super::{FS, RSP, address, blocked, done};
 use linux_abi::{EpollEvent, PollFd, nr};
 use policy::{Decision, ListenRule, Place, Policy, Ports, Program, Protocol};
@@ -185,4 +185,90 @@ fn a_bound_client_goes_where_its_peer_is() {
     g.write(p, DATA, &address([10, 0, 2, 2], 80));
     assert_eq!(g.call(p, nr::connect, &[fd, DATA, 16]), 0);
     assert_eq!(open(&g).len(), 1);
+}
+
+#[test]
+fn a_handler_ends_an_accept_only_where_it_has_no_sa_restart() {
+    let (mut g, p, fd) = listening();
+    let wait = |g: &mut Guest| blocked(g.begin(p, FS, RSP, nr::accept, &[fd, 0, 0]));
+    let b = wait(&mut g);
+    g.processes[p].signal = Some(Signal::Restart);
+    let b = blocked(g.again(&b));
+    assert_eq!(g.processes[p].signal, None, "the handler has run");
+    knock_local(&g, p, fd);
+    assert!(done(g.again(&b)) > 0);
+    let b = wait(&mut g);
+    g.processes[p].signal = Some(Signal::Restart);
+    let b = blocked(g.again(&b));
+    g.processes[p].signal = Some(Signal::Interrupt);
+    assert_eq!(done(g.again(&b)), -4);
+    // With a time-out it is never restarted.
+    g.write(p, DATA, &[&1u64.to_le_bytes()[..], &0u64.to_le_bytes()].concat());
+    assert_eq!(g.call(p, nr::setsockopt, &[fd, 1, 20, DATA, 16]), 0);
+    let b = wait(&mut g);
+    g.processes[p].signal = Some(Signal::Restart);
+    assert_eq!(done(g.again(&b)), -4);
+    // One descriptor of signals is enough, and the program does not see it.
+    let ears = g.processes[p].files.iter().filter(|(_, f)| f.kind == Kind::Signals);
+    let ears: Vec<i32> = ears.map(|(fd, _)| *fd).collect();
+    let [ear] = ears[..] else { panic!("{ears:?}") };
+    assert_eq!(g.call(p, nr::close, &[ear as u64]), -9);
+    assert_eq!(g.engine.census().in_service, 0);
+}
+
+#[test]
+fn a_duplicate_in_the_same_epoll_instance_is_told_as_well() {
+    let (mut g, p, fd) = listening();
+    let copy = g.call(p, nr::dup, &[fd]) as u64;
+    let epoll = g.call(p, nr::epoll_create1, &[0]) as u64;
+    for (fd, data) in [(fd, 1), (copy, 2)] {
+        g.write(p, DATA, &EpollEvent { events: 1, data }.encode());
+        assert_eq!(g.call(p, nr::epoll_ctl, &[epoll, 1, fd, DATA]), 0);
+        assert_eq!(g.call(p, nr::epoll_ctl, &[epoll, 1, fd, DATA]), -17);
+    }
+    let wait = |g: &mut Guest| g.call(p, nr::epoll_wait, &[epoll, DATA + 0x100, 8, 0]);
+    knock_remote(&g);
+    assert_eq!(wait(&mut g), 2);
+    // Without the first one the second still is.
+    assert_eq!(g.call(p, nr::epoll_ctl, &[epoll, 2, fd, 0]), 0);
+    assert_eq!(wait(&mut g), 1);
+    assert_eq!(g.read(p, DATA + 0x104, 8), 2u64.to_le_bytes());
+    assert_eq!(g.call(p, nr::epoll_ctl, &[epoll, 2, copy, 0]), 0);
+    assert_eq!(wait(&mut g), 0);
+    for fd in [fd, copy] {
+        assert_eq!(g.call(p, nr::close, &[fd]), 0);
+    }
+    g.events();
+    assert_eq!(open(&g), [], "nor is a copy left");
+}
+
+#[test]
+fn what_is_told_once_is_told_by_one_half() {
+    for local_first in [true, false] {
+        let (mut g, p, fd) = listening();
+        let epoll = g.call(p, nr::epoll_create1, &[0]) as u64;
+        let control = |g: &mut Guest, operation: u64| {
+            g.write(p, DATA, &EpollEvent { events: 1 | 1 << 30, data: 77 }.encode());
+            assert_eq!(g.call(p, nr::epoll_ctl, &[epoll, operation, fd, DATA]), 0);
+        };
+        let wait = |g: &mut Guest| g.call(p, nr::epoll_wait, &[epoll, DATA + 0x100, 8, 0]);
+        let knock = |g: &Guest, local| if local { knock_local(g, p, fd) } else { knock_remote(g) };
+        control(&mut g, 1);
+        for _ in 0..2 {
+            knock(&g, local_first);
+            assert_eq!(wait(&mut g), 1);
+            assert_eq!(g.read(p, DATA + 0x104, 8), 77u64.to_le_bytes());
+            knock(&g, !local_first);
+            assert_eq!((wait(&mut g), wait(&mut g)), (0, 0));
+            for _ in 0..2 {
+                assert!(g.call(p, nr::accept, &[fd, 0, 0]) > 0);
+            }
+            control(&mut g, 3);
+            assert_eq!(wait(&mut g), 0);
+        }
+        // Both at once.
+        knock_local(&g, p, fd);
+        knock_remote(&g);
+        assert_eq!((wait(&mut g), wait(&mut g)), (1, 0));
+    }
 }

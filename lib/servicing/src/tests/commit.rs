@@ -1,5 +1,5 @@
 //! Threads of one process that use one socket at the same time; and what `accept` leaves alone.
-use super::guest::{Blocked, DATA, End, Guest};
+use super::guest::{Blocked, DATA, End, Guest, Signal};
 use super::{FS, RSP, address, blocked, done, remote_fd, trusted};
 use linux_abi::nr;
 use proptest::prelude::*;
@@ -216,4 +216,92 @@ fn a_waiting_accept_occupies_no_descriptor() {
     assert_eq!(g.call(p, nr::accept, &[fd, 0, 0]), -11);
     assert_eq!(g.processes[p].files.len(), before);
     assert_eq!(g.engine.census().descriptors, 2);
+}
+
+#[test]
+fn who_receives_before_the_socket_is_remote_gets_its_datagrams() {
+    for (number, args) in [(nr::read, 2), (nr::recvfrom, 3), (nr::readv, 2)] {
+        let (mut g, p, fd) = socket(2);
+        let vector = [DATA + 0x400, 100].map(u64::to_le_bytes).concat();
+        g.write(p, DATA + 0x500, &vector);
+        let at = if number == nr::readv { (DATA + 0x500, 1) } else { (DATA + 0x400, 100) };
+        let receive = [fd, at.0, at.1, 0, 0, 0];
+        let waits = blocked(g.begin(p, FS + 9, RSP - 0x4000, number, &receive[..args.max(3)]));
+        // A handler with SA_RESTART does not end it.
+        g.processes[p].signal = Some(Signal::Restart);
+        let waits = blocked(g.again(&waits));
+        assert_eq!(g.call(p, nr::sendto, &[fd, DATA, 1, 0, REMOTE, 16]), 1);
+        let waits = blocked(g.again(&waits));
+        let key = remote_fd(&g);
+        g.world.net.sockets.borrow_mut().get_mut(&key).unwrap().received.extend(b"answer");
+        assert_eq!(done(g.again(&waits)), 6);
+        assert_eq!(g.read(p, DATA + 0x400, 6), b"answer");
+        assert_eq!(g.engine.census().in_service, 0);
+    }
+}
+
+#[test]
+fn who_receives_before_the_socket_commits_is_told_what_becomes_of_it() {
+    // It goes to the own VM, is shut down, or nothing happens to it: its own kernel goes on.
+    let (mut g, p, fd) = socket(2);
+    let receive = |g: &mut Guest, fd| g.begin(p, FS + 9, RSP - 0x4000, nr::read, &[fd, DATA, 9]);
+    let waits = blocked(receive(&mut g, fd));
+    g.call(p, nr::connect, &[fd, LOOPBACK, 16]);
+    let waits = blocked(g.again(&waits));
+    assert_eq!(waits.state.regs.r[abi::vcpu::reg::RDI], fd, "the program's own call");
+    let fd = g.call(p, nr::socket, &[2, 2, 0]) as u64;
+    let waits = blocked(receive(&mut g, fd));
+    g.call(p, nr::shutdown, &[fd, 2]);
+    let waits = blocked(g.again(&waits));
+    assert_eq!(waits.state.regs.r[abi::vcpu::reg::RDI], fd);
+    let fd = g.call(p, nr::socket, &[2, 2, 0]) as u64;
+    let waits = blocked(receive(&mut g, fd));
+    g.processes[p].signal = Some(Signal::Interrupt);
+    assert_eq!(done(g.again(&waits)), -4);
+}
+
+#[test]
+fn who_polls_a_socket_is_told_of_it_when_another_thread_makes_it_remote() {
+    for with_remote in [false, true] {
+        let (mut g, p, fd) = socket(2);
+        let mut set = linux_abi::PollFd { fd: fd as i32, events: 1, revents: 0 }.encode().to_vec();
+        if with_remote {
+            let other = g.call(p, nr::socket, &[2, 1, 0]) as u64;
+            assert_eq!(g.call(p, nr::connect, &[other, REMOTE, 16]), 0);
+            set.extend(linux_abi::PollFd { fd: other as i32, events: 1, revents: 0 }.encode());
+        }
+        let count = set.len() as u64 / 8;
+        g.write(p, DATA + 0x400, &set);
+        let poll = [DATA + 0x400, count, u64::MAX];
+        let waits = blocked(g.begin(p, FS + 9, RSP - 0x4000, nr::poll, &poll));
+        assert_eq!(g.call(p, nr::sendto, &[fd, DATA, 1, 0, REMOTE, 16]), 1);
+        let waits = blocked(g.again(&waits));
+        {
+            let mut sockets = g.world.net.sockets.borrow_mut();
+            let (_, last) = sockets.iter_mut().next_back().expect("its remote socket");
+            last.received.extend(b"answer");
+        }
+        g.events();
+        assert_eq!(done(g.again(&waits)), 1);
+        assert_eq!(g.read(p, DATA + 0x406, 1), [1]);
+        assert_eq!(g.engine.census().in_service, 0);
+    }
+}
+
+#[test]
+fn who_polls_an_instance_is_told_of_its_first_remote_socket() {
+    let (mut g, p, fd) = socket(2);
+    let epoll = g.call(p, nr::epoll_create1, &[0]) as u64;
+    let entry = linux_abi::PollFd { fd: epoll as i32, events: 1, revents: 0 };
+    g.write(p, DATA + 0x400, &entry.encode());
+    let poll = [DATA + 0x400, 1, u64::MAX];
+    let waits = blocked(g.begin(p, FS + 9, RSP - 0x4000, nr::poll, &poll));
+    assert_eq!(g.call(p, nr::sendto, &[fd, DATA, 1, 0, REMOTE, 16]), 1);
+    g.write(p, DATA + 0x500, &linux_abi::EpollEvent { events: 1, data: 5 }.encode());
+    assert_eq!(g.call(p, nr::epoll_ctl, &[epoll, 1, fd, DATA + 0x500]), 0);
+    let waits = blocked(g.again(&waits));
+    let key = remote_fd(&g);
+    g.world.net.sockets.borrow_mut().get_mut(&key).unwrap().received.extend(b"answer");
+    g.events();
+    assert_eq!(done(g.again(&waits)), 1);
 }

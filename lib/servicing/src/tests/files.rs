@@ -224,6 +224,37 @@ fn a_lock_that_is_taken_is_waited_for() {
 }
 
 #[test]
+fn record_locks_end_with_the_first_descriptor_that_is_closed() {
+    let (mut g, p) = start();
+    let fd = opened(&mut g, p, "/srv/data/a", O_RDWR);
+    let asked = |g: &Guest| {
+        let log = g.world.net.log.borrow();
+        let lock = |r: &wire::Request| match r {
+            wire::Request::File(wire::FileRequest::Act { action, .. }) => {
+                *action == wire::FileAction::RecordLock
+            }
+            _ => false,
+        };
+        log.iter().filter(|(_, r)| lock(r)).count()
+    };
+    let copy = |g: &mut Guest| g.call(p, nr::dup, &[fd]) as u64;
+    // Without any lock nothing is asked.
+    let one = copy(&mut g);
+    assert_eq!((g.call(p, nr::close, &[one]), asked(&g)), (0, 0));
+    g.write(p, BUFFER, &[1, 0, 0, 0]);
+    let [one, two, three] = [0; 3].map(|_| copy(&mut g));
+    assert_eq!(g.call(p, nr::fcntl, &[fd, 6, BUFFER]), 0);
+    assert_eq!(asked(&g), 1);
+    assert_eq!((g.call(p, nr::close, &[one]), asked(&g)), (0, 2));
+    assert_eq!((g.call(p, nr::close_range, &[two, two, 0]), asked(&g)), (0, 3));
+    let pipe = opened(&mut g, p, "/tmp/x", 0);
+    assert_eq!((g.call(p, nr::dup2, &[pipe, three]), asked(&g)), (three as i64, 4));
+    // With the last one the delegate's own goes.
+    assert_eq!((g.call(p, nr::close, &[fd]), asked(&g)), (0, 4));
+    assert_eq!(remote_files(&g), 0);
+}
+
+#[test]
 fn programs_without_remote_files_ask_nobody() {
     for form in [hypercall::Form::Watched, hypercall::Form::Stub] {
         guest::FORM.set(form);

@@ -1,7 +1,7 @@
 //! Sockets that other processes come to have.
 use super::fake::rights;
-use super::guest::{DATA, End, File, Guest, Kind};
-use super::{FS, RSP, address, connected, done, fork, trusted};
+use super::guest::{DATA, File, Guest, Kind};
+use super::{FS, RSP, address, blocked, connected, done, fork, patient, trusted};
 use linux_abi::nr;
 use wire::Request;
 
@@ -14,17 +14,6 @@ fn message(g: &Guest, p: usize, control: &[u8]) {
     header[40..48].copy_from_slice(&(control.len() as u64).to_le_bytes());
     g.write(p, DATA, &header);
     g.write(p, DATA + 0x100, control);
-}
-
-/// Calls again until the answer is there.
-fn patient(g: &mut Guest, p: usize, number: u64, args: &[u64]) -> i64 {
-    let mut end = g.begin(p, FS, RSP, number, args);
-    loop {
-        match end {
-            End::Blocked(b) => end = g.again(&b),
-            other => return done(other),
-        }
-    }
 }
 
 fn fetched(g: &Guest) -> usize {
@@ -122,4 +111,62 @@ fn a_taken_descriptor_is_remote() {
     let new = patient(&mut g, other, nr::pidfd_getfd, &[p as u64, UNIX as u64, 0]);
     assert!(new > 0);
     assert_eq!(fetched(&g), 1);
+}
+
+#[test]
+fn a_socket_that_was_passed_raises_signals_without_its_sender() {
+    for closes in [true, false] {
+        passed_raises(closes);
+    }
+}
+
+fn passed_raises(closes: bool) {
+    let (mut g, p, other, fd, file) = sent();
+    let control = |g: &mut Guest, command: u32, value: u64| {
+        assert_eq!(patient(g, p, nr::fcntl, &[fd, command.into(), value]), 0);
+    };
+    control(&mut g, linux_abi::F_SETOWN, 77);
+    control(&mut g, linux_abi::F_SETSIG, 40);
+    control(&mut g, linux_abi::F_SETFL, linux_abi::O_ASYNC.into());
+    g.processes[other].incoming = Some(file);
+    message(&g, other, &[0; 24]);
+    assert_eq!(patient(&mut g, other, nr::recvmsg, &[UNIX as u64, DATA, 0]), 1);
+    // It closes its own, or ends.
+    if closes {
+        assert_eq!(patient(&mut g, p, nr::close, &[fd]), 0);
+    } else {
+        g.kill(p);
+    }
+    let key = {
+        let sockets = g.world.net.sockets.borrow();
+        *sockets.iter().find(|((d, _), s)| *d == 2 && !s.closed).expect("its socket").0
+    };
+    g.world.net.happens(key, linux_abi::POLL_IN);
+    g.events();
+    g.events();
+    assert!(matches!(g.raised[..], [(77, 40, _)]), "{:?}", g.raised);
+}
+
+#[test]
+fn who_waits_already_when_a_descriptor_is_sent_gets_the_socket() {
+    for form in [wire::hypercall::Form::Watched, wire::hypercall::Form::Stub] {
+        super::guest::FORM.set(form);
+        let (mut g, p, fd) = connected();
+        let other = fork(&mut g, p);
+        assert_eq!(patient(&mut g, other, nr::close, &[fd]), 0);
+        for process in [p, other] {
+            g.processes[process].files.insert(UNIX, File { kind: Kind::Unix, ..File::default() });
+        }
+        g.processes[p].peer = 4242 + other as i32;
+        message(&g, other, &[0; 24]);
+        let receive = [UNIX as u64, DATA, 0];
+        let waits = blocked(g.begin(other, FS, RSP, nr::recvmsg, &receive));
+        let file = g.processes[p].files[&(fd as i32)].clone();
+        message(&g, p, &rights(&[fd as i32]));
+        assert_eq!(patient(&mut g, p, nr::sendmsg, &[UNIX as u64, DATA, 0]), 1);
+        g.processes[other].incoming = Some(file);
+        assert_eq!(done(g.again(&waits)), 1);
+        let new = i32::from_le_bytes(g.read(other, DATA + 0x110, 4).try_into().unwrap());
+        assert_eq!(patient(&mut g, other, nr::write, &[new as u64, DATA, 1]), 1);
+    }
 }

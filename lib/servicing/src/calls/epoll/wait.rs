@@ -57,13 +57,13 @@ pub async fn wait(cx: &Cx, entry: &Entry) -> Result<Outcome, Errno> {
         cx.array::<8>(mask).await?;
     }
     let both = hold.resource.state.get() != State::Undecided || epoll.has_lost();
-    if !both && timeout == Some(0) {
+    if !both && timeout == Some(0) && !epoll.has_aliases() {
         return Ok(Outcome::Reflect);
     }
     let instance = &*hold.resource;
     let wait = Wait { cx, instance, epoll, scratch: cx.scratch()?, at, max };
     let deadline = timeout.map(|t| cx.core.world.now().saturating_add(t));
-    if both {
+    if both || timeout == Some(0) {
         cx.note(if epoll.has_local.get() { Kind::Both } else { Kind::Remote });
         let ready = wait.take().await?;
         if ready > 0 || timeout == Some(0) {
@@ -131,7 +131,17 @@ impl Wait<'_> {
             }
             _ => [fd, at, room, 0, 0, SIGSET_SIZE],
         };
-        Ok(check(cx.local(cx.number, call).await)? as usize)
+        let found = check(cx.local(cx.number, call).await)? as usize;
+        if found == 0 || !self.epoll.has_aliases() {
+            return Ok(found);
+        }
+        let bytes = cx.bytes(at, found.min(self.max) * EpollEvent::SIZE).await?;
+        let (chunks, _) = bytes.as_chunks();
+        let told = chunks.iter().map(|chunk| EpollEvent::decode(*chunk)).collect();
+        let told = self.epoll.told_locally(told);
+        let bytes: Vec<u8> = told.iter().flat_map(|e| e.encode()).collect();
+        cx.write(at, &bytes).await?;
+        Ok(told.len())
     }
 
     /// Takes events of the delegate and of what is lost, and writes them behind the first `have`.

@@ -66,7 +66,26 @@ pub async fn record(cx: &Cx, entry: &Entry, command: u32) -> Result<Outcome, Err
     let attempt =
         async || act_with_data(cx, entry, FileAction::RecordLock, numbers, &lock).await.map(|_| 0);
     let result = patiently(cx, tried != command, attempt).await?;
+    if tried == F_SETLK {
+        cx.table.view.has_locks.set(true);
+    }
     Ok(Outcome::Return(result))
+}
+
+/// A descriptor has been closed: its file's record locks end with it, whatever other descriptors the process has. Where it was
+/// the last one of its open file, the delegate's own goes, and its kernel does that.
+pub async fn end(cx: &Cx, closed: &Entry) {
+    let resource = &closed.resource;
+    let others = resource.file.is_some() && !cx.table.is_unused(resource);
+    if !others || !cx.table.view.has_locks.get() {
+        return;
+    }
+    // `struct flock` of everything: type and whence, start, length, and whose it is.
+    let mut all = [0; RECORD_LOCK_SIZE];
+    all[..2].copy_from_slice(&(F_UNLCK as u16).to_le_bytes());
+    let numbers = (u64::from(F_SETLK), 0, 0);
+    // Whatever the delegate says, the descriptor is closed.
+    let _ = act_with_data(cx, closed, FileAction::RecordLock, numbers, &all).await;
 }
 
 /// The delegate that holds a lock stands for a process; a holder that is none stays unnamed.

@@ -24,6 +24,7 @@ use alloc::vec::Vec;
 use linux_abi::{Errno, check, nr};
 use wire::{FileAction, FileRequest, Request, Response, layout};
 
+pub use locks::end as end_locks;
 pub use view::{OpenFile, View};
 
 /// True for calls that are looked at in processes whose program has remote files.

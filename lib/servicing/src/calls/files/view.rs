@@ -32,6 +32,8 @@ pub struct View {
     own: RefCell<Option<Vec<u8>>>,
     /// The mask of new files, once it is known.
     mask: Cell<Option<u32>>,
+    /// It may have record locks on remote files (`fcntl(2)`): the process's, not its descriptors'.
+    pub has_locks: Cell<bool>,
 }
 
 impl View {

@@ -26,7 +26,10 @@ impl Guest {
         let file = self.processes[process].files.get(&fd)?;
         Some(match file.kind {
             Kind::Epoll => self.instance_is_ready(process, &file.epoll.borrow()),
-            Kind::Signals => self.processes[process].signal.is_some(),
+            Kind::Signals => {
+                let signal = self.processes[process].signal;
+                signal.is_some_and(|s| file.flags.get() & s.bit() != 0)
+            }
             _ => !file.bytes.borrow().is_empty(),
         })
     }

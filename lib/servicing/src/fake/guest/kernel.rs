@@ -5,6 +5,10 @@ use crate::cpu::Saved;
 /// Pid of the first process.
 const FIRST_PID: i64 = 4242;
 
+const fn is_about_signals(number: u64) -> bool {
+    matches!(number, nr::rt_sigprocmask | nr::rt_sigaction | nr::signalfd4)
+}
+
 pub enum Effect {
     Result(i64),
     Restart,
@@ -63,21 +67,21 @@ impl Guest {
             | nr::settimeofday
             | nr::unshare => self.ids(process, number, a),
             nr::getpid => FIRST_PID + process as i64,
+            nr::recvmsg if self.processes[process].incoming.is_none() => return None,
             nr::getsockopt | nr::sendmsg | nr::recvmsg | nr::kcmp | nr::pidfd_getfd | nr::kill => {
                 self.passing(process, number, a)
             }
             nr::openat | nr::getcwd | nr::readlink | nr::umask | nr::chdir => {
                 self.paths(process, number, a)
             }
-            nr::munmap | nr::seccomp => 0,
-            nr::rt_sigprocmask | nr::signalfd4 => self.signals(process, number, a),
+            n if is_about_signals(n) => self.signals(process, n, a),
             nr::vfork if self.processes[process].suspended => return None,
             nr::vfork => 500,
             nr::futex => self.populate(process, [a[0], 0x1000, 23, 0, 0, 0]).min(0),
             nr::bind if known => self.bind(process, a[1]),
             nr::listen if known => self.listen(process, fd),
             nr::accept | nr::accept4 if known => self.accept(process, fd),
-            nr::setsockopt | nr::listen | nr::bind => 0,
+            nr::munmap | nr::seccomp | nr::setsockopt | nr::listen | nr::bind => 0,
             nr::getppid => 1,
             _ => -38,
         }))
@@ -88,10 +92,26 @@ impl Guest {
         0
     }
 
-    /// No signal is blocked, and a descriptor of signals is readable when one is there.
+    /// No signal is blocked, and a descriptor of signals is readable when one is there that it is for.
+    /// Two have handlers, one of them with `SA_RESTART`.
     fn signals(&mut self, process: usize, number: u64, a: [u64; 6]) -> i64 {
-        if number == nr::signalfd4 {
-            return self.fd(process, 3, File { kind: Kind::Signals, ..File::default() });
+        match number {
+            nr::signalfd4 => {
+                let heard = u64::from_le_bytes(self.read(process, a[1], 8).try_into().unwrap());
+                if let Some(file) = self.processes[process].files.get(&(a[0] as i32)) {
+                    file.flags.set(heard);
+                    return a[0] as i64;
+                }
+                let file = File { kind: Kind::Signals, cloexec: true, ..File::default() };
+                file.flags.set(heard);
+                return self.fd(process, 3, file);
+            }
+            nr::rt_sigaction => {
+                let restarts = a[0] == Signal::Restart.number();
+                self.write(process, a[2] + 8, &(u64::from(restarts) << 28).to_le_bytes());
+                return 0;
+            }
+            _ => {}
         }
         if a[2] != 0 {
             self.write(process, a[2], &[0; 8]);
@@ -154,7 +174,7 @@ impl Guest {
                 0
             }
             nr::recvmsg => {
-                let Some(file) = self.processes[process].incoming.take() else { return -11 };
+                let file = self.processes[process].incoming.take().unwrap();
                 let fd = self.fd(process, 3, file) as i32;
                 let header = self.read(process, a[1], 56);
                 let control = u64::from_le_bytes(header[32..40].try_into().unwrap());
@@ -183,9 +203,16 @@ impl Guest {
             nr::openat => {
                 let bytes = self.read(process, a[1], 64);
                 let text = bytes.split(|b| *b == 0).next().unwrap_or_default();
-                self.opened.push(String::from_utf8_lossy(text).into_owned());
+                let path = String::from_utf8_lossy(text).into_owned();
                 let cloexec = a[2] & 0o2000000 != 0;
-                self.fd(process, 3, File { kind: Kind::Pipe, cloexec, ..File::default() })
+                let file = File { kind: Kind::Pipe, cloexec, ..File::default() };
+                if path == "/proc/thread-self/status" {
+                    let caught = Signal::Interrupt.bit() | Signal::Restart.bit();
+                    let status = format!("Name:\tx\nSigBlk:\t{:016x}\nSigCgt:\t{caught:016x}\n", 0);
+                    file.bytes.borrow_mut().extend(status.bytes());
+                }
+                self.opened.push(path);
+                self.fd(process, 3, file)
             }
             nr::getcwd => {
                 self.write(process, a[0], b"/work\0");
@@ -341,8 +368,16 @@ impl Guest {
             ready += i64::from(e.revents != 0);
             self.write(process, a[0] + n * 8, &e.encode());
         }
-        let deaf = a[3] != 0 && self.read(process, a[3], 8) == [0xff; 8];
+        let blocked = match a[3] {
+            0 => 0,
+            at => u64::from_le_bytes(self.read(process, at, 8).try_into().unwrap()),
+        };
+        let deaf = self.processes[process].signal.is_some_and(|s| blocked & s.bit() != 0);
         if ready > 0 {
+            if deaf && blocked != u64::MAX {
+                // The call lets it in at its end.
+                self.processes[process].signal = None;
+            }
             return Some(Effect::Result(ready));
         }
         if a[2] != 0 && self.read(process, a[2], 16) == [0; 16] {
