@@ -5,13 +5,17 @@ mod datagrams;
 mod descriptors;
 mod echoes;
 mod epoll;
+mod every;
 mod files;
+mod handed;
+mod listeners;
 mod masks;
 mod messages;
 mod mixed;
 mod names;
 mod options;
 mod owners;
+mod returns;
 mod sends;
 mod signals;
 mod starts;
@@ -42,6 +46,10 @@ pub fn all() -> impl Iterator<Item = &'static Case> {
         files::CASES,
         names::CASES,
         corners::CASES,
+        listeners::CASES,
+        returns::CASES,
+        every::CASES,
+        handed::CASES,
     ];
     lists.into_iter().flatten()
 }

@@ -20,10 +20,13 @@ use std::net::SocketAddr;
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long one case gets.
 const LIMIT: Duration = Duration::from_secs(40);
+/// How long its children get after its end.
+const LEFT: Duration = Duration::from_secs(10);
 
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -101,9 +104,17 @@ fn run_one(peer: &str, name: &str) -> Result<String> {
         .spawn()
         .context("can't start a case")?;
     let mut output = child.stdout.take().context("no output")?;
-    let reader = std::thread::spawn(move || {
-        let mut text = Vec::new();
-        output.read_to_end(&mut text).map(|_| text)
+    let text = Arc::new(Mutex::new(Vec::new()));
+    let (ended, end_of_output) = std::sync::mpsc::channel();
+    let seen = text.clone();
+    std::thread::spawn(move || {
+        let mut piece = [0; 4096];
+        while let Ok(length @ 1..) = output.read(&mut piece) {
+            let mut text = seen.lock().unwrap_or_else(PoisonError::into_inner);
+            text.extend(piece.get(..length).unwrap_or_default());
+        }
+        // Nobody listens any more: it took too long.
+        let _ = ended.send(());
     });
     let end = Instant::now() + LIMIT;
     let status = loop {
@@ -117,6 +128,9 @@ fn run_one(peer: &str, name: &str) -> Result<String> {
             None => std::thread::sleep(Duration::from_millis(10)),
         }
     };
-    let text = reader.join().ok().and_then(Result::ok).unwrap_or_default();
+    // A child that the case has left behind has its output open, too.
+    let left = end_of_output.recv_timeout(LEFT).is_err();
+    let status = if left { format!("{status}, and a child is left") } else { status };
+    let text = std::mem::take(&mut *text.lock().unwrap_or_else(PoisonError::into_inner));
     Ok(format!("{}{name}/end: {status}\n", String::from_utf8_lossy(&text)))
 }

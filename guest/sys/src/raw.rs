@@ -100,6 +100,13 @@ const CALLS: &[libc::c_long] = &[
     libc::SYS_setuid,
     libc::SYS_setgid,
     libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setgroups,
+    libc::SYS_setfsuid,
+    libc::SYS_capget,
+    libc::SYS_capset,
+    libc::SYS_unshare,
+    libc::SYS_exit_group,
     libc::SYS_umask,
     libc::SYS_prlimit64,
     libc::SYS_pidfd_open,
@@ -315,6 +322,8 @@ pub enum Action {
     Write(i32),
     /// It is counted, and the call under way is left.
     Escape,
+    /// It is counted, and the process forks: the handler returns in both.
+    Fork,
 }
 
 /// Answer of an escaped call; no call has it.
@@ -328,6 +337,10 @@ static TARGETS: [AtomicI32; 65] = [const { AtomicI32::new(-1) }; 65];
 
 /// In [`TARGETS`]: escape.
 const ESCAPE: i32 = -2;
+/// In [`TARGETS`]: fork.
+const FORK: i32 = -3;
+/// What the last `fork` of a handler answered.
+static FORKED: AtomicI32 = AtomicI32::new(-1);
 
 extern "C" fn handler(signal: libc::c_int) {
     let Ok(number) = usize::try_from(signal) else { return };
@@ -335,6 +348,9 @@ extern "C" fn handler(signal: libc::c_int) {
     count.fetch_add(1, Ordering::SeqCst);
     match target.load(Ordering::SeqCst) {
         ESCAPE => escape(),
+        // SAFETY: the child has a copy of all memory and of this stack, and of the threads only this one, which goes
+        // on with what the handler has interrupted: a call of an arena, in which no locks are held.
+        FORK => FORKED.store(unsafe { libc::fork() }, Ordering::SeqCst),
         -1 => {}
         descriptor => {
             // SAFETY: one byte of a constant; the call is allowed in handlers. `errno` is put back.
@@ -392,6 +408,7 @@ pub fn on_signal(signal: i32, action: Action, flags: i32) -> io::Result<()> {
         Action::Count => (handler as *const () as usize, -1),
         Action::Write(descriptor) => (handler as *const () as usize, descriptor.max(0)),
         Action::Escape => (handler as *const () as usize, ESCAPE),
+        Action::Fork => (handler as *const () as usize, FORK),
     };
     target.store(to, Ordering::SeqCst);
     // Other flags change what a handler is given, or the stack that it runs on.
@@ -403,6 +420,12 @@ pub fn on_signal(signal: i32, action: Action, flags: i32) -> io::Result<()> {
     // SAFETY: the kernel reads the structure.
     crate::checked(unsafe { libc::sigaction(signal, &raw const new, std::ptr::null_mut()) })
         .map(drop)
+}
+
+/// What the last `fork` of a handler ([`Action::Fork`]) answered; -1 before the first.
+#[must_use]
+pub fn forked() -> i32 {
+    FORKED.load(Ordering::SeqCst)
 }
 
 /// How often a signal's handler ran.

@@ -86,6 +86,51 @@ pub fn vfork(output: i32, bytes: &[u8], path: &CStr, words: &[CString]) -> io::R
     }
 }
 
+/// `vfork(2)` by hand: the child has itself killed by `SIGALRM` in a second, and reads from a descriptor on which
+/// nothing comes meanwhile (or ends with 127).
+///
+/// # Errors
+/// As `vfork(2)`.
+pub fn vfork_killed(input: i32) -> io::Result<Pid> {
+    let mut byte = [0_u8; 1];
+    let pid: i64;
+    // SAFETY: as in `vfork` above; what is read goes to `byte`, which outlives the child, for this thread waits
+    // until it has ended.
+    unsafe {
+        asm!(
+            "syscall",
+            "test rax, rax",
+            "jnz 2f",
+            "mov eax, {alarm}",
+            "mov edi, 1",
+            "syscall",
+            "xor eax, eax",
+            "mov rdi, r8",
+            "mov rsi, r9",
+            "mov edx, 1",
+            "syscall",
+            "mov edi, 127",
+            "mov eax, {exit}",
+            "syscall",
+            "2:",
+            alarm = const libc::SYS_alarm,
+            exit = const libc::SYS_exit,
+            inlateout("rax") libc::SYS_vfork => pid,
+            in("r8") i64::from(input),
+            in("r9") byte.as_mut_ptr(),
+            lateout("rdi") _,
+            lateout("rsi") _,
+            lateout("rdx") _,
+            lateout("rcx") _,
+            lateout("r11") _,
+        );
+    }
+    match i32::try_from(pid) {
+        Ok(pid) if pid > 0 => Ok(pid),
+        _ => Err(io::Error::from_raw_os_error(-pid as i32)),
+    }
+}
+
 /// `clone3(2)` without flags: a child as `fork` makes it. It runs `child` and ends with its status; what
 /// [`fork`](crate::fork::fork) says of locks holds here, too.
 ///

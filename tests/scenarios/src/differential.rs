@@ -24,7 +24,10 @@ const POLICY: &str = r#"
 [[program]]
 path = "/run/trapline/probe"
 connect = [{ protocol = ["tcp", "udp", "icmp"] }]
-listen = [{ protocol = ["tcp", "udp", "icmp"] }]
+listen = [
+    { ports = "21000-21099", protocol = "tcp", place = "both" },
+    { protocol = ["tcp", "udp", "icmp"] },
+]
 files = [{ path = "/tmp/trapline-cases", write = true }]
 "#;
 /// Address of the peer in the service VM, which is remote for the compute VM.

@@ -19,6 +19,7 @@ pub const CASES: &[Case] = &[
     ("file_shared", shared),
     ("file_polled", polled),
     ("file_locks", locks),
+    ("file_locks_end", locks_end),
     ("file_lock_waits", lock_waits),
     ("file_copies", copies),
     ("file_to_socket", to_socket),
@@ -285,6 +286,42 @@ fn locks(p: &mut Probe) {
     p.close(two);
     let two = f.open("a", libc::O_RDONLY);
     record(p, two, libc::F_OFD_SETLK, libc::F_WRLCK, 50);
+}
+
+/// A process's record locks end when it closes any descriptor of the file.
+fn locks_end(p: &mut Probe) {
+    let f = folder(p);
+    let file = f.made("a");
+    type Close = fn(&Probe, RawFd, RawFd);
+    let ways: [(&str, Close); 5] = [
+        ("kept", |_, _, _| ()),
+        ("close", |p, copy, _| p.close(copy)),
+        ("close_range", |p, copy, _| {
+            p.call("close_range", libc::SYS_close_range, &[n(copy), n(copy), n(0)]);
+        }),
+        ("dup2", |p, copy, other| {
+            p.call("dup2", libc::SYS_dup2, &[n(other), n(copy)]);
+        }),
+        ("another one of the file", |p, _, _| {
+            let another = p.quiet(libc::SYS_openat, &[n(libc::AT_FDCWD), at(FREE + 0x100), n(0)]);
+            p.close(another as RawFd);
+        }),
+    ];
+    p.arena.write(FREE + 0x100, &path("a"));
+    let (other, _) = p.pipe(0);
+    for (label, close) in ways {
+        let copy = p.quiet(libc::SYS_fcntl, &[n(file), n(libc::F_DUPFD), n(100)]) as RawFd;
+        lock(p, libc::F_WRLCK, 0, 10);
+        p.call("lock", libc::SYS_fcntl, &[n(file), n(libc::F_SETLK), at(FREE)]);
+        close(p, copy, other);
+        in_child(p, label, |p| {
+            lock(p, libc::F_WRLCK, 5, 1);
+            p.call("lock", libc::SYS_fcntl, &[n(file), n(libc::F_SETLK), at(FREE)]);
+            // Not left to its end, which its delegate may learn of later than its parent.
+            lock(p, libc::F_UNLCK, 5, 1);
+            p.quiet(libc::SYS_fcntl, &[n(file), n(libc::F_SETLK), at(FREE)]);
+        });
+    }
 }
 
 /// Who waits for a lock gets it when it comes free; a signal ends the wait, or does not.
