@@ -83,11 +83,12 @@ boot_common:
     lgdt boot_gdt_pointer
     ljmpl $0x08, $boot_64
 
-# Turns paging and long mode on: PAE, PGE; LME, NXE, SCE; PG, WP, NE, MP, PE.
+# Turns paging and long mode on: PSE (which long mode does not look at, but guests have it: an emulator
+# drops all translations once more where guest and host differ in it), PAE, PGE; LME, NXE, SCE; PG, WP, NE, MP, PE.
 enter_long:
     movl $(boot_root - KERNEL), %eax
     movl %eax, %cr3
-    movl $0xa0, %eax
+    movl $0xb0, %eax
     movl %eax, %cr4
     movl $0xc0000080, %ecx
     rdmsr
@@ -153,7 +154,7 @@ trampoline_32:
     movl %eax, %ss
     movl $(boot_root - KERNEL), %eax
     movl %eax, %cr3
-    movl $0xa0, %eax
+    movl $0xb0, %eax
     movl %eax, %cr4
     movl $0xc0000080, %ecx
     rdmsr
