@@ -49,7 +49,10 @@ impl Look {
             _ => 0,
         };
         let paths = if crate::calls::concerns_paths(number) { Self::PATHS } else { 0 };
+        // The number that a duplicate gets may be one of the relay's own, which it would close.
+        let target = matches!(number, nr::dup2 | nr::dup3).then_some(1);
         let places = linux_abi::call(number).into_iter().flat_map(linux_abi::Call::descriptors);
+        let places = places.chain(target);
         let bit = |place: usize| match Self::DESCRIPTOR.get(place) {
             None | Some(0) => Self::ALWAYS,
             Some(bit) => *bit,
