@@ -192,6 +192,11 @@ pub fn check(core: &Core, space: &Space, rip: u64) -> Result<(), Flaw> {
     }
 }
 
+/// True where what a process can execute has to be its program's.
+pub fn is_verified(core: &Core, space: &Space) -> bool {
+    Judge::of(core, space).is_some()
+}
+
 /// Looks at the page from which a call was made.
 ///
 /// # Errors

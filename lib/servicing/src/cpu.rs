@@ -96,6 +96,16 @@ impl Saved {
         s.regs.r[reg::R11] = self.rflags & !RF;
     }
 
+    /// True when both make the same call from the same place of code and stack.
+    #[must_use]
+    pub fn is_same_call(&self, other: &Self) -> bool {
+        let rsp = |saved: &Self| saved.regs.r[reg::RSP];
+        self.rip == other.rip
+            && rsp(self) == rsp(other)
+            && self.number() == other.number()
+            && self.arguments() == other.arguments()
+    }
+
     /// The call's number.
     #[must_use]
     pub fn number(&self) -> u64 {
@@ -143,6 +153,11 @@ pub fn syscall(s: &mut VcpuState, return_to: u64) {
     s.interrupt_shadow = 0;
 }
 
+/// The flags that `SYSRET` makes of R11.
+pub(crate) const fn flags_after_sysret(r11: u64) -> u64 {
+    r11 & RETURN_FLAGS & !RF | FLAGS_ONE
+}
+
 /// Carries out `SYSRET`.
 pub fn sysret(s: &mut VcpuState, wide: bool) {
     let base = (s.star >> 48) as u16;
@@ -154,7 +169,7 @@ pub fn sysret(s: &mut VcpuState, wide: bool) {
         s.segments[CS] = flat(base | 3, USER_CODE_32);
     }
     s.segments[SS] = flat(base.wrapping_add(8) | 3, USER_DATA);
-    s.rflags = s.regs.r[reg::R11] & RETURN_FLAGS & !RF | FLAGS_ONE;
+    s.rflags = flags_after_sysret(s.regs.r[reg::R11]);
     s.cpl = 3;
     s.interrupt_shadow = 0;
 }

@@ -1,7 +1,9 @@
 //! From exits of the compute vCPU, socket records and the service VM's hypercalls to steps of
 //! calls in service.
+mod again;
 mod alone;
 mod arrivals;
+mod news;
 
 use crate::calls::{self, Verdict};
 use crate::core::Core;
@@ -19,7 +21,6 @@ use alloc::rc::Rc;
 use core::task::Poll;
 use linux_abi::{Errno, nr};
 use wire::hypercall;
-use wire::vsock::Record;
 
 /// The whole of remote servicing for one compute VM.
 pub struct Engine {
@@ -27,6 +28,10 @@ pub struct Engine {
     form: &'static dyn Form,
     hidden: Hidden,
     stub: Stub,
+    /// The call that was handled last, as long as nothing else has come here since.
+    last: Option<again::Last>,
+    /// Nothing is awaited that might have to be given up.
+    idle: bool,
     /// Programs of the compute VM may choose the form.
     pub bench_allowed: bool,
 }
@@ -40,12 +45,15 @@ impl Engine {
             form: form(number),
             hidden: Hidden::default(),
             stub: Stub::default(),
+            last: None,
+            idle: false,
             bench_allowed: false,
         }
     }
 
     /// Chooses the form of interception; it holds from the next exit on.
     pub fn set_form(&mut self, number: hypercall::Form) {
+        self.last = None;
         self.form = form(number);
     }
 
@@ -82,6 +90,10 @@ impl Engine {
 
     /// Handles an exit: afterwards the vCPU can go on.
     pub fn exit(&mut self, s: &mut VcpuState, class: u64) {
+        if self.again(s, class) {
+            return;
+        }
+        self.last = None;
         if let Some(counter) = self.core.counters.exits.borrow_mut().get_mut(class as usize) {
             *counter += 1;
         }
@@ -281,13 +293,14 @@ impl Engine {
     }
 
     fn run(&mut self, s: &mut VcpuState, space: &Rc<Space>, mut op: Op) {
+        let fs = s.segments[FS].base;
         let outcome = match op.step() {
             Poll::Ready(outcome) => outcome,
             Poll::Pending => match op.exchange.wanted.take() {
                 Some(call) => {
                     op.exchange.out.set(Some(call));
                     launch(s, space, &op, call);
-                    space.push(s.segments[FS].base, op);
+                    space.push(fs, op);
                     return;
                 }
                 // Steps wait for the program's kernel only.
@@ -300,7 +313,10 @@ impl Engine {
                 op.saved.restore(s);
                 reflect(s);
             }
-            Outcome::Alone(call) => launch(s, space, &op, call),
+            Outcome::Alone(call) => {
+                launch(s, space, &op, call);
+                self.note_last(space, &op.saved, fs);
+            }
         }
         drop(op);
         space.tidy();
@@ -321,60 +337,6 @@ impl Engine {
         }
     }
 
-    // ----- everything else that happens -----
-
-    /// A record from the compute VM's virtual-socket model.
-    pub fn compute_record(&mut self, record: &Record) {
-        let core = &self.core;
-        match *record {
-            Record::Connected { connection, port, guest_port } => {
-                if !core.wakes.connected(&*core.world, port, guest_port, connection) {
-                    core.world.to_compute(&Record::Close { connection });
-                }
-            }
-            Record::Closed { connection } => {
-                if let Some(wake) = core.wakes.closed(connection) {
-                    core.lifeline_closed(wake.table);
-                }
-            }
-            Record::Ended => {
-                core.wakes.ended();
-                core.bury_all();
-            }
-            Record::Data { .. } | Record::Send { .. } | Record::Close { .. } => {}
-        }
-    }
-
-    /// A record from the service VM's virtual-socket model.
-    pub fn service_record(&mut self, record: &Record) {
-        let core = &self.core;
-        match *record {
-            Record::Connected { connection, port, guest_port } => {
-                if !core.delegates.connected(&*core.world, port, guest_port, connection) {
-                    core.world.to_service(&Record::Close { connection });
-                }
-            }
-            Record::Closed { connection } => {
-                core.delegates.closed(&*core.world, &core.wakes, connection);
-            }
-            Record::Ended => core.delegates.ended(&*core.world, &core.wakes),
-            Record::Data { .. } | Record::Send { .. } | Record::Close { .. } => {}
-        }
-    }
-
-    /// Hypercall `REGISTER` of the service VM.
-    ///
-    /// # Errors
-    /// What the hypercall answers.
-    pub fn register(&mut self, cr3: u64, address: u64) -> Result<(), Errno> {
-        self.core.delegates.register(&*self.core.world, &self.core.wakes, cr3, address)
-    }
-
-    /// Hypercall `DOORBELL` of the service VM.
-    pub fn doorbell(&mut self) {
-        self.core.pump();
-    }
-
     #[cfg(test)]
     pub(crate) fn space(&self, cr3: u64) -> Rc<Space> {
         self.core.space(cr3).expect("a watched space")
@@ -393,11 +355,6 @@ impl Engine {
         space.ready.set(true);
         self.core.spaces.borrow_mut().push(space.clone());
         space
-    }
-
-    /// Gives up on what is overdue. Answers when to call again at the latest.
-    pub fn tick(&mut self) -> Option<u64> {
-        self.core.tick()
     }
 }
 

@@ -1,13 +1,14 @@
 //! Trusted processes as address spaces, their threads, and the calls that are in service.
-use crate::calls::Question;
+mod alone;
+
+pub use alone::Alone;
+
 use crate::core::Core;
 use crate::cpu::Saved;
 use crate::delegate::Lease;
 use crate::gate::{self, Gate, Slots};
 use crate::left::Left;
 use crate::table::Table;
-
-use abi::vcpu::reg;
 use alloc::boxed::Box;
 use alloc::collections::VecDeque;
 use alloc::rc::Rc;
@@ -121,22 +122,6 @@ impl Op {
         self.future.as_mut().poll(&mut context)
     }
 }
-
-/// What a call leaves that may end without being seen again. It holds nothing but memory: most are
-/// over, and only replaced when their thread makes such a call from the same place again.
-pub struct Alone {
-    /// FS base of the thread.
-    pub fs: u64,
-    /// Its registers at the call.
-    pub saved: Saved,
-    /// The slot through which it comes back, if it does.
-    pub slot: u64,
-    /// What it asked.
-    pub question: Question,
-}
-
-/// Most of them for one process. Beyond, the oldest is forgotten.
-const ALONE: usize = 64;
 
 /// What a thread is doing; a child of `vfork` is a second context on its parent's thread.
 pub struct Context {
@@ -423,24 +408,6 @@ impl Space {
     pub fn in_service(&self) -> usize {
         let threads = self.threads.borrow();
         threads.iter().flat_map(|t| &t.contexts).map(|c| c.ops.len()).sum()
-    }
-
-    /// Notes what a call leaves that may end by itself.
-    pub fn leave_alone(&self, left: Alone) {
-        drop(self.come_back(left.fs, &left.saved));
-        let mut alone = self.alone.borrow_mut();
-        if alone.len() >= ALONE {
-            alone.pop_front();
-        }
-        alone.push_back(left);
-    }
-
-    /// Takes out what a thread's call from that place of the stack has left.
-    pub fn come_back(&self, fs: u64, registers: &Saved) -> Option<Alone> {
-        let mut alone = self.alone.borrow_mut();
-        let rsp = |saved: &Saved| saved.regs.r[reg::RSP];
-        let place = alone.iter().position(|a| a.fs == fs && rsp(&a.saved) == rsp(registers))?;
-        alone.remove(place)
     }
 
     /// Takes a free page of the scratch area.

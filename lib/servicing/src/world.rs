@@ -98,6 +98,8 @@ pub struct Counters {
     pub both: Cell<u64>,
     /// See `local`.
     pub refused: Cell<u64>,
+    /// Calls that were only the last one made once more.
+    pub repeated: Cell<u64>,
     /// Calls made on a program's behalf in its own kernel.
     pub helpers: Cell<u64>,
     /// Bytes received from remote descriptors.

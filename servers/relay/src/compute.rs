@@ -37,9 +37,14 @@ pub fn serve() -> ! {
         let mut reply = None;
         match next {
             Ok((Event::Exit(_), words)) => {
+                let class = ExitMessage::decode(&words).class;
+                if compute.again(class) {
+                    next = sys::reply_wait(0, [0; MESSAGE_WORDS], deadline);
+                    continue;
+                }
                 // What happened before the exit is told before it.
                 compute.news();
-                compute.exit(ExitMessage::decode(&words).class);
+                compute.exit(class);
                 reply = Some(0);
             }
             Ok((Event::Call(_) | Event::Fault(_), _)) => reply = Some(abi::Error::Refused as u64),
@@ -111,6 +116,16 @@ impl Compute {
         engine.set_verbose(on("verbose"));
         engine.bench_allowed = on("bench");
         Self { engine, world, page, record: alloc::vec![0; MAX_RECORD], exits: 0 }
+    }
+
+    /// Handles the exit if it is a call that the last one made already. All else that has happened is
+    /// told by a signal, so nobody waits longer for it.
+    fn again(&mut self, class: u64) -> bool {
+        let (engine, exits) = (&mut self.engine, &mut self.exits);
+        self.page.with(|state| {
+            *exits = state.exits;
+            engine.again(state, class)
+        })
     }
 
     fn exit(&mut self, class: u64) {

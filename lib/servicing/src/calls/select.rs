@@ -112,6 +112,11 @@ impl Question {
         Ok(Self { sets, count, timeout, mask, start: cx.core.world.now() })
     }
 
+    /// The program's sets, as they were.
+    pub const fn sets(&self) -> &[Vec<u8>; 3] {
+        &self.sets
+    }
+
     /// Where the program's sets are.
     fn places(cx: &Cx) -> [u64; 3] {
         let [_, read, write, except, ..] = cx.arguments;
@@ -158,17 +163,26 @@ impl Question {
 /// `select` and `pselect6`.
 pub async fn select(cx: &Cx) -> Result<Outcome, Errno> {
     let question = Question::of(cx).await?;
-    let Some((slot, call)) = alone(cx, &question).await? else {
+    let Some(Apart { slot, call, local, remote }) = apart(cx, &question).await? else {
         return question.answer(cx, false).await;
     };
-    cx.space.leave_alone(Alone { fs: cx.fs, saved: cx.saved, slot, question });
+    let (fs, saved) = (cx.fs, cx.saved);
+    cx.space.leave_alone(Alone { fs, saved, slot, question, call, local, remote });
     Ok(Outcome::Alone(call))
+}
+
+/// A `select` of which the program's kernel does the local half by itself.
+struct Apart {
+    slot: u64,
+    call: LocalCall,
+    local: [Vec<u8>; 3],
+    remote: Vec<PollEntry>,
 }
 
 /// Where a remote half is out already that has found nothing, the local side alone decides what is ready
 /// now: then the program's kernel can do the `select` itself, on the program's own sets without what
 /// is remote, and the program go on with what it finds. `None`: it is not so simple.
-async fn alone(cx: &Cx, question: &Question) -> Result<Option<(u64, LocalCall)>, Errno> {
+async fn apart(cx: &Cx, question: &Question) -> Result<Option<Apart>, Errno> {
     let mut entries = entries_of(&question.sets, question.count);
     let mut split = Split::new(&mut entries, |fd| side(cx, fd));
     let one_side_each = split.local.len() + split.remote.len() == entries.len()
@@ -193,15 +207,16 @@ async fn alone(cx: &Cx, question: &Question) -> Result<Option<(u64, LocalCall)>,
         return Ok(None);
     }
     cx.note(Kind::Both);
-    let mut sets = question.sets.clone();
+    let mut local = question.sets.clone();
     let remote = split.remote_places.iter().filter_map(|place| entries.get(*place));
     for entry in remote {
-        sets.iter_mut().for_each(|set| FdSet::remove(set, entry.fd as usize));
+        local.iter_mut().for_each(|set| FdSet::remove(set, entry.fd as usize));
     }
-    Question::write(cx, &sets).await?;
+    Question::write(cx, &local).await?;
     question.tell_left(cx).await?;
     add(&cx.core.counters.helpers, 1);
-    Ok(Some((slot, LocalCall { number: cx.number, arguments, via })))
+    let call = LocalCall { number: cx.number, arguments, via };
+    Ok(Some(Apart { slot, call, local, remote: split.remote }))
 }
 
 /// A `select` that could have ended by itself has come back with this result.

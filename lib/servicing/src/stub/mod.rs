@@ -12,9 +12,9 @@ pub use code::generate;
 pub use look::Look;
 
 use crate::core::Core;
-use crate::cpu;
+use crate::cpu::{self, Saved};
 use crate::world::Window;
-use abi::vcpu::VcpuState;
+use abi::vcpu::{VcpuState, reg};
 use memory::Memory;
 use tables::Tables;
 
@@ -47,6 +47,13 @@ struct Installed {
     sfmask: u64,
 }
 
+impl Installed {
+    /// The entry of the page directory is still as it was written.
+    fn is_mapped(&self, core: &Core, window: &Window<'_>) -> bool {
+        core.world.compute().read64(self.entry_at) == Ok(window.at | ENTRY_FLAGS)
+    }
+}
+
 /// The stub of the compute VM's processor.
 #[derive(Default)]
 pub struct Stub {
@@ -76,9 +83,7 @@ impl Stub {
     pub fn install(&mut self, core: &Core, s: &mut VcpuState, user: bool) -> bool {
         let Some(window) = core.world.window() else { return self.impossible(core, "no window") };
         let memory = core.world.compute();
-        let holds = |i: &Installed| {
-            i.lstar == s.lstar && memory.read64(i.entry_at) == Ok(window.at | ENTRY_FLAGS)
-        };
+        let holds = |i: &Installed| i.lstar == s.lstar && i.is_mapped(core, &window);
         let mut found = self.installed.filter(holds);
         if found.is_none() {
             if !user {
@@ -97,6 +102,22 @@ impl Stub {
         s.sfmask |= MASKED;
         s.intercept_syscall_msrs = 1;
         true
+    }
+
+    /// True when the vCPU stands at the stub's exit, and the stub is where it was put.
+    pub fn is_called(&self, core: &Core, s: &VcpuState) -> bool {
+        let (Some(i), Some(window)) = (self.installed, core.world.window()) else { return false };
+        s.cpl == 0 && s.rip == i.exit && s.lstar == i.address && i.is_mapped(core, &window)
+    }
+
+    /// Carries out the `SYSCALL` at which the vCPU stands past the stub; the guest's kernel will
+    /// return to `back`.
+    pub fn pass(&self, s: &mut VcpuState, back: u64) {
+        let Some(installed) = self.installed else { return };
+        let (lstar, sfmask) = (s.lstar, s.sfmask);
+        (s.lstar, s.sfmask) = (installed.lstar, installed.sfmask);
+        cpu::syscall(s, back);
+        (s.lstar, s.sfmask) = (lstar, sfmask);
     }
 
     fn impossible(&mut self, core: &Core, why: &str) -> bool {
@@ -146,6 +167,13 @@ fn directory(memory: &dyn Memory, cr3: u64, address: u64) -> Option<u64> {
         table = entry & ADDRESS;
     }
     Some(table)
+}
+
+/// The registers that a program had at the call that led to the stub's exit.
+pub fn at_call(s: &VcpuState) -> Saved {
+    let [rcx, r11] = [reg::RCX, reg::R11].map(|n| s.regs.r[n]);
+    let rip = rcx.wrapping_sub(cpu::SYSCALL_LENGTH);
+    Saved { regs: s.regs, rip, rflags: cpu::flags_after_sysret(r11) }
 }
 
 /// Puts a vCPU that stands at the stub's exit back at the program's `SYSCALL`. RCX and R11 are what

@@ -21,6 +21,8 @@ impl Alone {
     fn new(form: Form) -> Self {
         FORM.set(form);
         let (mut g, p, fd) = connected();
+        // With a line for each, none would be taken for the last one made once more.
+        g.engine.set_verbose(false);
         let pipe = File { kind: Kind::Pipe, ..File::default() };
         g.processes[p].files.insert(9, pipe.clone());
         let mut alone = Self { g, p, fd, pipe };
@@ -78,6 +80,8 @@ fn a_ready_local_side_costs_one_exit_and_no_request() {
     }
     assert_eq!(a.g.world.net.log.borrow().len(), requests);
     assert_eq!(a.g.engine.census().in_service, 0);
+    let repeated = a.g.engine.counters().repeated.get();
+    assert!(repeated > 990, "{repeated} of 1000 were only made once more");
     // What arrives is told by the next call, beside what is local.
     a.arrive();
     a.g.events();
@@ -159,6 +163,62 @@ fn a_closed_descriptor_is_an_error_of_the_kernels_own() {
     a.g.processes[a.p].files.remove(&9);
     assert_eq!(a.select(RSP), -9);
     assert_eq!(a.set(), a.sets());
+}
+
+#[test]
+fn a_call_made_once_more_goes_on_with_its_own_registers() {
+    let mut a = Alone::new(Form::Stub);
+    a.exits(RSP);
+    a.exits(RSP);
+    let before = a.g.engine.counters().repeated.get();
+    a.ready(false);
+    a.g.s.regs.r[reg::RBX] = 0x5555;
+    let b = blocked(a.begin(RSP));
+    assert_eq!(a.g.engine.counters().repeated.get(), before + 1);
+    a.g.s.regs.r[reg::RBX] = 0;
+    a.arrive();
+    assert_eq!(done(a.g.again(&b)), 1);
+    assert_eq!(a.g.s.regs.r[reg::RBX], 0x5555);
+    assert_eq!(a.set(), 1 << a.fd);
+}
+
+#[test]
+fn what_a_call_depends_on_is_looked_at_each_time() {
+    let changes: [fn(&mut Alone); 5] = [
+        // Other sets.
+        |a| {
+            a.g.write(a.p, DATA, &(1u64 << a.fd).to_le_bytes());
+            blocked(a.g.begin(a.p, FS, RSP, nr::select, &[10, DATA, 0, 0, 0, 77]));
+        },
+        // Another number of descriptors, so that the local one is not among them.
+        |a| {
+            a.g.write(a.p, DATA, &a.sets().to_le_bytes());
+            assert!(a.fd < 9);
+            blocked(a.g.begin(a.p, FS, RSP, nr::select, &[9, DATA, 0, 0, 0, 77]));
+        },
+        // Another place of the stack, another thread.
+        |a| assert_eq!(a.select(RSP - 64), 1),
+        |a| {
+            a.g.write(a.p, DATA, &a.sets().to_le_bytes());
+            let end = a.g.begin(a.p, FS + 8, RSP, nr::select, &[10, DATA, 0, 0, 0, 77]);
+            assert_eq!(done(end), 1);
+        },
+        // Its slot has been altered.
+        |a| {
+            let slot = a.gate().address + 64;
+            a.g.write(a.p, slot + 2, &[0x90]);
+            assert_eq!(a.exits(RSP), 1);
+        },
+    ];
+    for change in changes {
+        let mut a = Alone::new(Form::Stub);
+        a.exits(RSP);
+        a.exits(RSP);
+        let before = a.g.engine.counters().repeated.get();
+        assert!(before > 0);
+        change(&mut a);
+        assert_eq!(a.g.engine.counters().repeated.get(), before);
+    }
 }
 
 #[test]

@@ -49,6 +49,7 @@ impl Both {
     fn new(form: Form) -> Self {
         FORM.set(form);
         let (mut g, p, fd) = connected();
+        g.engine.set_verbose(false);
         let pipe = File { kind: Kind::Pipe, ..File::default() };
         g.processes[p].files.insert(9, pipe.clone());
         Self { g, p, fd, pipe }

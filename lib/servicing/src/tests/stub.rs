@@ -252,6 +252,22 @@ proptest! {
 }
 
 #[test]
+fn a_duplicate_never_lands_on_a_descriptor_of_the_relays_own() {
+    let mut b = Bench::new();
+    let cr3 = b.guest.processes[b.process].cr3;
+    let _ = b.guest.hypercall(b.process, hypercall::EXITS, 0);
+    b.tables();
+    let table = b.guest.engine.space(cr3).table.clone();
+    assert!(table.is_empty());
+    let hidden = table.hidden();
+    assert!(!hidden.is_empty());
+    for number in [nr::dup2, nr::dup3] {
+        assert!(hidden.iter().all(|fd| !b.passes(cr3, number, [2, *fd as u64, 0, 0, 0, 0])));
+        assert!(b.passes(cr3, number, [2, 7, 0, 0, 0, 0]));
+    }
+}
+
+#[test]
 fn an_untrusted_call_costs_few_instructions() {
     let mut b = Bench::new();
     let _ = b.guest.hypercall(b.process, hypercall::EXITS, 0);
