@@ -1,6 +1,7 @@
 //! A monitor fails. The service VM's: errors at once, the compute VM goes on, the service VM starts again, and new sockets
 //! work. The compute VM's: its user is told, and everything else runs on.
 use crate::killed_delegate::{ends_badly, start_slow};
+use crate::killed_service_vm::goes_on;
 use crate::rig::Rig;
 use anyhow::{Result, ensure};
 use std::time::{Duration, Instant};
@@ -50,13 +51,7 @@ fn fails(how: &str) -> Result<()> {
     let before = in_log(&rig, again)?;
     wait_for_log(&rig, again, before + 1)?;
     ends_badly(&rig, session)?;
-    ensure!(rig.succeed("echo alive")? == "alive\n", "the compute VM does not go on");
-    let url = server.url();
-    let small = url.replace("/file", "/small");
-    rig.wait_until(&format!("curl -sS -m 20 {small}"), Duration::from_secs(120))?;
-    let sum = rig.succeed(&format!("curl -sS -m 60 {url} | sha256sum | cut -c-64"))?;
-    ensure!(sum.trim() == server.sha256(), "after the restart another file arrived: {sum}");
-    Ok(())
+    goes_on(&rig, &server)
 }
 
 /// The compute VM's monitor ends.

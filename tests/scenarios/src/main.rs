@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod bad_input;
+mod bare;
 mod demo;
 mod differential;
 mod doctor;

@@ -1,5 +1,6 @@
 //! The memory managers, tested by their clients, with the real root server: stacks, private copies of files, quotas; and
 //! managers that end while they are used.
+use crate::bare::{has_lines, log_of};
 use crate::rig::{LIMIT, Rig};
 use anyhow::{Result, ensure};
 use std::time::Instant;
@@ -40,16 +41,7 @@ const EXPECTED: &[(&str, usize)] = &[
 
 /// The scenario.
 pub fn run() -> Result<()> {
-    let repository = trapline::parts::Repository::find()?;
-    repository.build(false, &trapline::progress::Progress::new(false))?;
-    let report = kernel_test::run(&Cache::open()?, &repository, SYSTEM)?;
-    println!("{}", report.log.trim_end());
-    ensure!(report.passed, "{}", report.why);
-    for (line, count) in EXPECTED {
-        let found = report.log.lines().filter(|l| l.contains(line)).count();
-        ensure!(found == *count, "'{line}' is in the log {found} times instead of {count}");
-    }
-    Ok(())
+    has_lines(&log_of(&trapline::parts::Repository::find()?, SYSTEM)?, EXPECTED)
 }
 
 /// What the crier said last, behind the last of these lines: rounds of its own, of the first and the second client.

@@ -1,10 +1,9 @@
 //! A native program that the root server gives the means to starts processes with arguments from the boot
 //! archive, waits for them, kills them, and is told how each ended.
+use crate::bare::log_of;
 use anyhow::{Result, ensure};
-use trapline::cache::Cache;
 use trapline::machine::kernel_test::{self, Program};
 use trapline::parts::Repository;
-use trapline::progress::Progress;
 
 const SYSTEM: Program = Program {
     name: "root",
@@ -29,12 +28,8 @@ const LINES: &[&str] = &[
 
 /// The scenario.
 pub fn run() -> Result<()> {
-    let repository = Repository::find()?;
-    repository.build(false, &Progress::new(false))?;
-    let report = kernel_test::run(&Cache::open()?, &repository, SYSTEM)?;
-    println!("{}", report.log.trim_end());
-    ensure!(report.passed, "{}", report.why);
-    let mut lines = report.log.lines();
+    let log = log_of(&Repository::find()?, SYSTEM)?;
+    let mut lines = log.lines();
     for wanted in LINES {
         ensure!(lines.any(|line| line.contains(wanted)), "no line '{wanted}' where it should be");
     }

@@ -1,10 +1,9 @@
 //! The manager of shared memory, tested by its clients with the real root server: rights that differ, that are lowered and
 //! taken away while they are used by programs on another processor and by a guest, and clients that try to get around that.
-use anyhow::{Result, ensure};
-use trapline::cache::Cache;
+use crate::bare::{has_lines, log_of};
+use anyhow::Result;
 use trapline::machine::kernel_test::{self, Program};
 use trapline::parts::Repository;
-use trapline::progress::Progress;
 
 const SYSTEM: Program = Program {
     name: "root",
@@ -28,14 +27,5 @@ const EXPECTED: &[(&str, usize)] = &[
 
 /// The scenario.
 pub fn run() -> Result<()> {
-    let repository = Repository::find()?;
-    repository.build(false, &Progress::new(false))?;
-    let report = kernel_test::run(&Cache::open()?, &repository, SYSTEM)?;
-    println!("{}", report.log.trim_end());
-    ensure!(report.passed, "{}", report.why);
-    for (line, count) in EXPECTED {
-        let found = report.log.lines().filter(|l| l.contains(line)).count();
-        ensure!(found == *count, "'{line}' is in the log {found} times instead of {count}");
-    }
-    Ok(())
+    has_lines(&log_of(&Repository::find()?, SYSTEM)?, EXPECTED)
 }
