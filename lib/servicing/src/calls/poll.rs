@@ -263,6 +263,26 @@ async fn begin(
     Ok(Some(remote))
 }
 
+/// Waits in the program's kernel until the local half is ready, the wake socket says something, or the time is over: the
+/// call's result. `None`: that may have changed before it could wait, so look again.
+async fn wait_local(
+    cx: &Cx,
+    split: &mut Split,
+    room: &Room,
+    (lease, deadline): (&WakeLease, Option<u64>),
+    mask: Mask,
+) -> Result<Option<i64>, Errno> {
+    if lease.wake().outstanding.get() > 0 {
+        cx.drain(lease.wake(), &room.scratch).await?;
+        return Ok(None);
+    }
+    let left = deadline.map(|d| d.saturating_sub(cx.core.world.now()));
+    match poll_local(cx, split, room, Some(lease), left, mask).await? {
+        Back::Restart => Ok(None),
+        Back::Result(result) => check(result).map(Some),
+    }
+}
+
 /// Runs both halves until one is ready.
 async fn sleep(
     cx: &Cx,
@@ -286,15 +306,8 @@ async fn sleep(
             remote.take(cx, &mut split.remote);
             return look_local(cx, split, Some(room)).await;
         }
-        if lease.wake().outstanding.get() > 0 {
-            cx.drain(lease.wake(), &room.scratch).await?;
-            continue;
-        }
-        let left = deadline.map(|d| d.saturating_sub(cx.core.world.now()));
-        let result = match poll_local(cx, split, room, Some(&lease), left, mask).await? {
-            Back::Restart => continue,
-            Back::Result(result) => check(result)?,
-        };
+        let waited = wait_local(cx, split, room, (&lease, deadline), mask).await?;
+        let Some(result) = waited else { continue };
         let local = split.local.iter().any(|e| e.revents != 0);
         if remote.is_done(cx) {
             cx.core.woke_up(lease.wake().rung.get());

@@ -2,14 +2,13 @@
 //! them remote meanwhile. Then what is waited for is divided anew.
 use super::super::commit::expect;
 use super::super::split::Split;
-use super::{Mask, Room, poll_local};
+use super::{Mask, Room, wait_local};
 use crate::cx::Cx;
-use crate::space::Back;
 use crate::table::{Resource, State};
 use crate::wake::Wake;
 use alloc::rc::Rc;
 use alloc::vec::Vec;
-use linux_abi::{Errno, PollFd, check};
+use linux_abi::{Errno, PollFd};
 
 /// Those of one wait.
 pub struct Undecided(Vec<Rc<Resource>>);
@@ -62,15 +61,8 @@ impl Undecided {
             if self.changed() {
                 return Ok(());
             }
-            if lease.wake().outstanding.get() > 0 {
-                cx.drain(lease.wake(), &room.scratch).await?;
-                continue;
-            }
-            let left = deadline.map(|d| d.saturating_sub(cx.core.world.now()));
-            let result = match poll_local(cx, split, room, Some(&lease), left, mask).await? {
-                Back::Restart => continue,
-                Back::Result(result) => check(result)?,
-            };
+            let waited = wait_local(cx, split, room, (&lease, deadline), mask).await?;
+            let Some(result) = waited else { continue };
             if result == 0 || split.local.iter().any(|e| e.revents != 0) {
                 return Ok(());
             }
