@@ -126,6 +126,12 @@ impl Delegate {
         self.slots.borrow().len()
     }
 
+    /// True when its parent says that it could not be forked, or is gone and never said anything.
+    fn is_stillborn(&self) -> bool {
+        let failed = |birth: &Rc<Completion>| birth.get().is_some_and(|r| r.value <= 0);
+        self.life.get() == Life::Starting && self.birth.borrow().as_ref().is_some_and(failed)
+    }
+
     fn slot(&self, index: u32) -> Option<Rc<Slot>> {
         self.slots.borrow().iter().find(|s| s.index == index).cloned()
     }

@@ -94,6 +94,11 @@ impl Delegates {
         if let Some(dispatcher) = &*self.dispatcher.borrow() {
             dispatcher.pump(world, wakes);
         }
+        let stillborn = self.list.borrow().iter().find(|d| d.is_stillborn()).cloned();
+        if let Some(delegate) = stillborn {
+            world.log(format_args!("delegate {} could not be made", delegate.id));
+            self.lose(world, wakes, &delegate);
+        }
     }
 
     /// Gives up on delegates that never came. Answers when to look again.
@@ -116,10 +121,18 @@ impl Delegates {
     fn lose(&self, world: &dyn World, wakes: &Wakes, delegate: &Rc<Delegate>) {
         delegate.die(world, wakes);
         self.list.borrow_mut().retain(|d| !Rc::ptr_eq(d, delegate));
-        let mut dispatcher = self.dispatcher.borrow_mut();
-        if dispatcher.as_ref().is_some_and(|d| Rc::ptr_eq(d, delegate)) {
-            *dispatcher = None;
+        let was = self.dispatcher.borrow_mut().take_if(|d| Rc::ptr_eq(d, delegate));
+        if was.is_some() {
             world.service_ready(false);
+            // All delegates end with their dispatcher. Of those that have not come yet there is no connection
+            // that would say so, and nobody else answers for them.
+            let list = self.list.borrow();
+            let starting: Vec<_> =
+                list.iter().filter(|d| d.life.get() == Life::Starting).cloned().collect();
+            drop(list);
+            for delegate in starting {
+                self.lose(world, wakes, &delegate);
+            }
         }
     }
 

@@ -123,6 +123,8 @@ pub struct Service {
     pub lies: RefCell<VecDeque<Lie>>,
     /// New workers don't show up while this is set.
     pub starting: Cell<bool>,
+    /// No delegate can be forked while this is set.
+    pub barren: Cell<bool>,
 }
 
 /// Every connection attempt to this port stays in progress.
@@ -250,6 +252,7 @@ impl Service {
         let m = mailbox.memory();
         let sockets = &mut *self.sockets.borrow_mut();
         let value = match *request {
+            Request::Fork { .. } if self.barren.get() => linux_abi::Errno::EAGAIN.result(),
             Request::Fork { delegate: new, token, .. } => {
                 self.tokens.borrow_mut().insert(new, token);
                 let inherited: Vec<_> = sockets

@@ -1,13 +1,14 @@
 //! Sockets: which there are, where they belong, what must not get past the address rule.
 use super::guest::{DATA, End, Guest, Signal};
 use super::{FS, RSP, address, blocked, connected, done, remote_fd, trusted};
-use crate::fake::service::{ROOT, mailbox};
+use crate::fake::service::{ROOT, Service, mailbox};
 use linux_abi::{Errno, nr};
 use wire::{Kind, Registration, Request};
 
 const EPERM: i64 = -1;
 const ENETUNREACH: i64 = -101;
 const ECONNRESET: i64 = -104;
+const ENETDOWN: i64 = -100;
 
 /// `struct sockaddr_nl` of the kernel.
 const KERNEL: [u8; 12] = [16, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
@@ -140,6 +141,57 @@ fn a_delegate_that_dies_while_its_data_are_prepared_leaves_nobody_waiting() {
     };
     assert_eq!(result, ECONNRESET);
     assert!(g.dies_at_populate.is_none(), "nothing was populated");
+}
+
+/// A call that needs a new delegate, for the first one is gone.
+fn needs_another(g: &mut Guest, p: usize) -> End {
+    for record in g.world.net.kill(1) {
+        g.engine.service_record(&record);
+    }
+    let fd = g.call(p, nr::socket, &[2, 1, 0]) as u64;
+    g.write(p, DATA, &address([10, 0, 2, 2], 80));
+    g.begin(p, FS, RSP, nr::connect, &[fd, DATA, 16])
+}
+
+/// The dispatcher dies before the delegate that is asked of it shows up.
+fn asked_of_a_dying_one(before: impl Fn(&Service)) {
+    let (mut g, p, _) = connected();
+    before(&g.world.net);
+    let b = blocked(needs_another(&mut g, p));
+    for record in g.world.net.kill(0) {
+        g.engine.service_record(&record);
+    }
+    assert_eq!(g.engine.census().delegates, 0, "one is waited for");
+    assert_eq!(done(g.again(&b)), ENETDOWN);
+}
+
+#[test]
+fn a_delegate_that_a_dying_dispatcher_never_forks_leaves_nobody_waiting() {
+    asked_of_a_dying_one(|net| net.frozen.set(true));
+}
+
+#[test]
+fn a_delegate_that_dies_with_its_dispatcher_before_it_came_leaves_nobody_waiting() {
+    asked_of_a_dying_one(|net| net.starting.set(true));
+}
+
+#[test]
+fn a_delegate_that_cannot_be_forked_leaves_nobody_waiting() {
+    let (mut g, p, _) = connected();
+    g.world.net.barren.set(true);
+    let result = match needs_another(&mut g, p) {
+        End::Blocked(b) => done(g.again(&b)),
+        other => done(other),
+    };
+    assert_eq!(result, ENETDOWN);
+    assert_eq!(g.engine.census().delegates, 0, "one is waited for");
+    // The next one asks anew.
+    g.world.net.barren.set(false);
+    let result = match needs_another(&mut g, p) {
+        End::Blocked(b) => done(g.again(&b)),
+        other => done(other),
+    };
+    assert_eq!(result, 0);
 }
 
 #[test]
