@@ -68,6 +68,10 @@ impl Server {
     }
 }
 
+/// The pause behind each 16 KiB of what is slow: 16 MiB last for more than three minutes, so that what is to
+/// happen meanwhile does on a fast machine, too.
+const SLOW: std::time::Duration = std::time::Duration::from_millis(200);
+
 /// Requests: `GET /file` gives the file, `GET /slow` the same in small pieces with pauses,
 /// `POST` says how long its body was; anything else is not found.
 fn answer(mut client: TcpStream, content: &[u8]) -> std::io::Result<()> {
@@ -103,7 +107,7 @@ fn answer(mut client: TcpStream, content: &[u8]) -> std::io::Result<()> {
                 head(&mut client, "200 OK", content.len())?;
                 for piece in content.chunks(16 << 10) {
                     client.write_all(piece)?;
-                    std::thread::sleep(std::time::Duration::from_millis(50));
+                    std::thread::sleep(SLOW);
                 }
             }
             (Some("POST"), _) => {

@@ -380,10 +380,12 @@ static long device(void) {
     };
     static const u32 lengths[] = {0, 1, 16, 17, 4096, 0x7fffffff, ~0U};
     u32 ports = ports_of(4);
-    u8 *page = (u8 *)get_zeroed_page(GFP_KERNEL);
+    /* Two pages: some requests, which are as they should be, go over the end of the first. */
+    u8 *page = (u8 *)__get_free_pages(GFP_KERNEL | __GFP_ZERO, 1);
     struct descriptor *table = (void *)page, *second = (void *)(page + 2048);
     u16 *available = (u16 *)(page + 1024);
-    u64 at = __pa(page), image = PFN_PHYS(get_num_physpages());
+    /* Where memory ends: a multiple of 16 MiB, less than that of which the kernel can't use. */
+    u64 at = __pa(page), end = ALIGN(PFN_PHYS(get_num_physpages()), 16UL << 20);
     long broken = 0;
     if (!ports || !page) return -ENODEV;
     for (int n = 0; n < ARRAY_SIZE(places) * ARRAY_SIZE(lengths) * 8; n++) {
@@ -410,7 +412,9 @@ static long device(void) {
         /* The rings themselves elsewhere, or one over the other. */
         broken += offered(ports, n & 1 ? bad : at, n & 2 ? bad : at + 1024, n & 4 ? bad : at + 1024, n);
         broken += offered(ports, at, at + 1024, at + 1024 + n % 64, n);
-        broken += offered(ports, image - 4096 + 4 * n, at + 1024, image - 64 + n, n);
+        /* Over the end of memory: the first descriptor, and the ring that is written to. */
+        broken += offered(ports, end - 1 - n % 15, at + 1024, at + 3072, n);
+        broken += offered(ports, at, at + 1024, end - 1 - n % 64, n);
     }
     outb(0, ports + 20);
     return broken;
