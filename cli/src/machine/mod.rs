@@ -325,7 +325,8 @@ fn log_folder(cache: &Cache) -> Result<PathBuf> {
         .tempdir_in(&base)
         .context("can't make a folder for logs")?
         .keep();
-    cache.forget_old("log", &folder, 12);
+    // Machines that run at the same time have one each, which must stay as long as they do.
+    cache.forget_old("log", &folder, 64);
     Ok(folder)
 }
 
