@@ -1,5 +1,4 @@
 //! Calls that end without being seen again: a `select` whose local side is ready.
-use super::guest::FORM;
 use super::*;
 use crate::gate::Gate;
 use abi::vcpu::reg;
@@ -19,12 +18,7 @@ struct Alone {
 
 impl Alone {
     fn new(form: Form) -> Self {
-        FORM.set(form);
-        let (mut g, p, fd) = connected();
-        // With a line for each, none would be taken for the last one made once more.
-        g.engine.set_verbose(false);
-        let pipe = File { kind: Kind::Pipe, ..File::default() };
-        g.processes[p].files.insert(9, pipe.clone());
+        let (g, p, fd, pipe) = with_pipe(form);
         let mut alone = Self { g, p, fd, pipe };
         alone.ready(true);
         assert_eq!(alone.select(RSP), 1);

@@ -43,6 +43,17 @@ fn connected() -> (Guest, usize, u64) {
     (g, p, fd as u64)
 }
 
+/// The same, not verbose (with a line for each call, none would be taken for the last one made once more), with a
+/// pipe as descriptor 9.
+fn with_pipe(form: hypercall::Form) -> (Guest, usize, u64, File) {
+    guest::FORM.set(form);
+    let (mut g, p, fd) = connected();
+    g.engine.set_verbose(false);
+    let pipe = File { kind: Kind::Pipe, ..File::default() };
+    g.processes[p].files.insert(9, pipe.clone());
+    (g, p, fd, pipe)
+}
+
 fn remote_fd(g: &Guest) -> (u32, i32) {
     *g.world.net.sockets.borrow().keys().next().expect("a remote socket")
 }

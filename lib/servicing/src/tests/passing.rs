@@ -40,8 +40,8 @@ fn a_socket_made_before_a_fork_is_remote_in_both() {
     }
 }
 
-/// A connected process, a trusted one beside it, and the socket on its way between them.
-fn sent() -> (Guest, usize, usize, u64, File) {
+/// A connected process, a trusted one beside it, and a local socket between them.
+fn beside() -> (Guest, usize, usize, u64) {
     let (mut g, p, fd) = connected();
     let other = fork(&mut g, p);
     assert_eq!(patient(&mut g, other, nr::close, &[fd]), 0);
@@ -49,6 +49,12 @@ fn sent() -> (Guest, usize, usize, u64, File) {
         g.processes[process].files.insert(UNIX, File { kind: Kind::Unix, ..File::default() });
     }
     g.processes[p].peer = 4242 + other as i32;
+    (g, p, other, fd)
+}
+
+/// The same, with the connection's socket on its way to the other one.
+fn sent() -> (Guest, usize, usize, u64, File) {
+    let (mut g, p, other, fd) = beside();
     let file = g.processes[p].files[&(fd as i32)].clone();
     message(&g, p, &rights(&[fd as i32]));
     assert_eq!(patient(&mut g, p, nr::sendmsg, &[UNIX as u64, DATA, 0]), 1);
@@ -151,13 +157,7 @@ fn passed_raises(closes: bool) {
 fn who_waits_already_when_a_descriptor_is_sent_gets_the_socket() {
     for form in [wire::hypercall::Form::Watched, wire::hypercall::Form::Stub] {
         super::guest::FORM.set(form);
-        let (mut g, p, fd) = connected();
-        let other = fork(&mut g, p);
-        assert_eq!(patient(&mut g, other, nr::close, &[fd]), 0);
-        for process in [p, other] {
-            g.processes[process].files.insert(UNIX, File { kind: Kind::Unix, ..File::default() });
-        }
-        g.processes[p].peer = 4242 + other as i32;
+        let (mut g, p, other, fd) = beside();
         message(&g, other, &[0; 24]);
         let receive = [UNIX as u64, DATA, 0];
         let waits = blocked(g.begin(other, FS, RSP, nr::recvmsg, &receive));

@@ -1,6 +1,5 @@
 //! Polls that stay out between calls, against the obvious model: a descriptor is ready while there
 //! is something to be read.
-use super::guest::FORM;
 use super::*;
 use proptest::prelude::*;
 use wire::hypercall::Form;
@@ -47,11 +46,7 @@ struct Both {
 
 impl Both {
     fn new(form: Form) -> Self {
-        FORM.set(form);
-        let (mut g, p, fd) = connected();
-        g.engine.set_verbose(false);
-        let pipe = File { kind: Kind::Pipe, ..File::default() };
-        g.processes[p].files.insert(9, pipe.clone());
+        let (g, p, fd, pipe) = with_pipe(form);
         Self { g, p, fd, pipe }
     }
 
