@@ -34,7 +34,7 @@ impl CallNumber {
             Self::CapDrop => &[Optional, Capability],
             Self::CreateSpace => &[Slot, Number, Number],
             Self::CreateThread => &[Slot, Optional, Number, Address, Address, Number],
-            Self::CreatePortal => &[Slot, Capability, Number],
+            Self::CreatePortal => &[Slot, Capability, Number, Number],
             Self::CreateNotification => &[Slot],
             Self::BindNotification => &[Capability, Capability],
             Self::CreateSc => &[Slot, Capability, Number, Number],

@@ -77,7 +77,8 @@ calls! {
     /// The thread does not run before it has a scheduling context, or is called through a portal.
     /// It starts at `entry` with `rsp` = stack top and `rdi` = argument.
     CreateThread = 11;
-    /// `(destination selector, handler thread, badge)`.
+    /// `(destination selector, handler thread, badge, MemRights or 0 = any)`: regions that are bound to it have
+    /// these rights at most.
     CreatePortal = 12;
     /// `(destination selector)`.
     CreateNotification = 13;
@@ -94,6 +95,9 @@ calls! {
     VcpuRecall = 18;
     /// `(space, base, length, portal, tag, MemRights, page-size hint as log2: 12, 21, 30)`.
     /// Portal selector 0 makes a *pinned* region: only `Map` by the holder of the space fills it.
+    /// Errors, beside those of capabilities: `Unaligned`, `WrapsAround`, `BadAddress` (beyond the space's end),
+    /// `Overlap`, `NoRight` (more than the portal's), `Cycle`, `Quota`; `BadArgument` for a length of zero, a hint
+    /// that is none, and in native spaces for WRITE with EXEC.
     RegionBind = 19;
     /// `(space, base, length)`: removes exactly one region and its mappings.
     RegionUnbind = 20;
@@ -142,7 +146,7 @@ calls! {
     /// (for it was divided) end. `Overlap`.
     RegionMove = 35;
     /// `(space or 0 = own, base, length, MemRights)`: changes the rights of exactly this region. When
-    /// any are taken away, what is mapped in it is removed.
+    /// any are taken away, what is mapped in it is removed. `NoRight` for more than its manager's portal has.
     RegionRights = 36;
     /// No arguments. Faults that this thread has answered with [`FaultReply::Later`](crate::FaultReply)
     /// are tried again: their threads go on, and fault anew if nothing has changed.

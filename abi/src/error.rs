@@ -40,9 +40,9 @@ errors! {
     BadCapability = 2, "bad capability";
     /// The capability lacks a right that the call needs.
     NoRight = 3, "missing right";
-    /// An argument is out of its range or not aligned.
+    /// An argument is out of its range, or the part of a memory capability is not made of whole pages inside.
     BadArgument = 4, "bad argument";
-    /// An address lies in the kernel, is not canonical, wraps around, or is not mapped.
+    /// An address lies in the kernel or beyond the space's end, is not canonical, or is not mapped.
     BadAddress = 5, "bad address";
     /// The range overlaps a region that exists.
     Overlap = 6, "overlapping region";
@@ -70,4 +70,8 @@ errors! {
     StackOverflow = 17, "stack overflow";
     /// A manager's answer: the client may have no more memory, or there is none left.
     NoMemory = 18, "quota of memory exhausted";
+    /// The address or length of a range is not a multiple of the page size.
+    Unaligned = 19, "not at the border of a page";
+    /// A range goes beyond the last address and begins again at the first.
+    WrapsAround = 20, "range wraps around";
 }

@@ -205,6 +205,8 @@ pub struct Portal {
     pub handler: Id<Thread>,
     /// Tells the handler which portal it was.
     pub badge: u64,
+    /// Most rights of a region that is bound to it.
+    pub rights: MemRights,
     /// Who pays for it; it does not outlive that space.
     pub payer: Id<Space>,
     /// Capabilities, regions, vCPUs and threads that name it.

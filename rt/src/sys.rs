@@ -5,6 +5,9 @@ use abi::{
 };
 use core::arch::asm;
 
+mod region;
+pub use region::*;
+
 /// Registers of a call: ten arguments in, ten results out.
 type Registers = [u64; 10];
 
@@ -197,6 +200,19 @@ pub fn create_portal(to: Selector, handler: Selector, badge: u64) -> Result<(), 
     plain(CallNumber::CreatePortal, &[sel(to), sel(handler), badge]).map(drop)
 }
 
+/// Makes a portal of a manager's thread; regions that are bound to it get at most these rights.
+///
+/// # Errors
+/// `Occupied`, `Quota`, `NoRight`.
+pub fn create_manager_portal(
+    to: Selector,
+    handler: Selector,
+    badge: u64,
+    most: MemRights,
+) -> Result<(), Error> {
+    plain(CallNumber::CreatePortal, &[sel(to), sel(handler), badge, most.bits()]).map(drop)
+}
+
 /// Makes a notification.
 ///
 /// # Errors
@@ -256,121 +272,6 @@ pub fn vcpu_portal(vcpu: Selector, class: u64, portal: Selector) -> Result<(), E
 /// `BadCapability`, `NoRight`.
 pub fn vcpu_recall(vcpu: Selector) -> Result<(), Error> {
     plain(CallNumber::VcpuRecall, &[sel(vcpu)]).map(drop)
-}
-
-/// A region to bind.
-#[derive(Clone, Copy, Debug)]
-pub struct Bind {
-    /// Space that gets it.
-    pub space: Selector,
-    /// First address.
-    pub base: u64,
-    /// Bytes.
-    pub length: u64,
-    /// Portal of its manager, or selector zero for a pinned region.
-    pub portal: Selector,
-    /// Tag.
-    pub tag: u64,
-    /// Rights.
-    pub rights: MemRights,
-    /// log2 of the page size that suits it: 12, 21 or 30.
-    pub hint: u64,
-}
-
-/// Binds a region.
-///
-/// # Errors
-/// `Overlap`, `BadArgument`, `BadAddress`, `Quota`, `Cycle`.
-pub fn region_bind(b: Bind) -> Result<(), Error> {
-    let list = [sel(b.space), b.base, b.length, sel(b.portal), b.tag, b.rights.bits(), b.hint];
-    plain(CallNumber::RegionBind, &list).map(drop)
-}
-
-/// Removes a region.
-///
-/// # Errors
-/// `NoRegion`.
-pub fn region_unbind(space: Selector, base: u64, length: u64) -> Result<(), Error> {
-    plain(CallNumber::RegionUnbind, &[sel(space), base, length]).map(drop)
-}
-
-/// Lets the faults go on that this thread has put off.
-pub fn fault_retry() {
-    // It has no way to fail.
-    let _ = plain(CallNumber::FaultRetry, &[]);
-}
-
-/// Which of 1 to 64 pages, in a region that this program manages, were used: bit 0 is the first.
-///
-/// # Errors
-/// `NoRegion`, `BadArgument`.
-pub fn pages_used(space: Selector, address: u64, length: u64) -> Result<u64, Error> {
-    plain(CallNumber::PagesUsed, &[sel(space), address, length]).map(|r| r[0])
-}
-
-/// Names a window of a region that this program manages; 0: it has none any more.
-///
-/// # Errors
-/// `NoRegion`, `BadArgument`, `BadAddress`, `Quota`.
-pub fn region_window(space: Selector, base: u64, length: u64, window: u64) -> Result<(), Error> {
-    plain(CallNumber::RegionWindow, &[sel(space), base, length, window]).map(drop)
-}
-
-/// Divides a region of a space (zero: the own one) in two at a page inside.
-///
-/// # Errors
-/// `NoRegion`, `BadArgument`, `BadState`, `Quota`.
-pub fn region_split(
-    space: Selector,
-    base: u64,
-    length: u64,
-    at: u64,
-    tag: u64,
-) -> Result<(), Error> {
-    plain(CallNumber::RegionSplit, &[sel(space), base, length, at, tag]).map(drop)
-}
-
-/// Moves a region of a space (zero: the own one).
-///
-/// # Errors
-/// `NoRegion`, `BadArgument`, `BadAddress`, `BadState`, `Overlap`.
-pub fn region_move(space: Selector, base: u64, length: u64, to: u64) -> Result<(), Error> {
-    plain(CallNumber::RegionMove, &[sel(space), base, length, to]).map(drop)
-}
-
-/// Changes the rights of a region of a space (zero: the own one).
-///
-/// # Errors
-/// `NoRegion`, `BadArgument`.
-pub fn region_rights(
-    space: Selector,
-    base: u64,
-    length: u64,
-    rights: MemRights,
-) -> Result<(), Error> {
-    plain(CallNumber::RegionRights, &[sel(space), base, length, rights.bits()]).map(drop)
-}
-
-/// Gives a region of a space (zero: the own one) another manager.
-///
-/// # Errors
-/// `NoRegion`, `BadCapability`, `NoRight`, `Cycle`, `Quota`.
-pub fn region_manager(
-    space: Selector,
-    base: u64,
-    length: u64,
-    portal: Selector,
-    tag: u64,
-) -> Result<(), Error> {
-    plain(CallNumber::RegionManager, &[sel(space), base, length, sel(portal), tag]).map(drop)
-}
-
-/// Limits how long a fault of a space's threads (zero: the own one's) may remain unresolved; zero: not.
-///
-/// # Errors
-/// `BadCapability`, `NoRight`.
-pub fn fault_limit(space: Selector, microseconds: u64) -> Result<(), Error> {
-    plain(CallNumber::FaultLimit, &[sel(space), microseconds]).map(drop)
 }
 
 /// Maps memory ahead of faults.

@@ -141,7 +141,7 @@ impl Kernel {
     }
 }
 
-/// `CreatePortal(destination, handler thread, badge)`.
+/// `CreatePortal(destination, handler thread, badge, most rights of its regions)`.
 pub fn portal(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
     let handler = args::thread(k, own, a[1], ObjRights::CONTROL)?;
     if k.threads.get_mut(handler)?.frame().is_none() {
@@ -150,8 +150,12 @@ pub fn portal(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error
     if a[2] >> 56 != 0 {
         return Err(Error::BadArgument);
     }
+    let rights = match args::mem_rights(a[3])? {
+        any if any.is_empty() => MemRights::all(),
+        most => most | MemRights::READ,
+    };
     let selector = k.prepare(own, a[0], own, Arena::<Portal>::COST)?;
-    let id = k.portals.insert(Portal { handler, badge: a[2], payer: own, references: 1 });
+    let id = k.portals.insert(Portal { handler, badge: a[2], rights, payer: own, references: 1 });
     k.install(own, selector, Capability::Portal(id, ObjRights::all()))
 }
 

@@ -20,7 +20,7 @@ pub fn region_bind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), 
         return Err(Error::BadArgument);
     }
     target.regions.check_free(range)?;
-    let (portal, manager) = manager_for(k, own, space, a[3])?.unzip();
+    let (portal, manager) = manager_for(k, own, space, (a[3], rights))?.unzip();
     k.charge(space, REGION_COST)?;
     let binding = Binding { portal, manager, tag: a[4], rights, hint: a[6] as u8, window: None };
     k.spaces.get_mut(space)?.regions.bind(range, binding)?;
@@ -31,23 +31,32 @@ pub fn region_bind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), 
 /// Who manages a region: portal and space.
 type Manager = (Id<Portal>, Id<Space>);
 
-/// Who is to manage a region of `space`: none for selector 0.
+/// Who is to manage a region of `space` with these rights: none for selector 0.
 fn manager_for(
     k: &Kernel,
     own: Id<Space>,
     space: Id<Space>,
-    raw: u64,
+    (raw, rights): (u64, MemRights),
 ) -> Result<Option<Manager>, Error> {
     if raw == 0 {
         return Ok(None);
     }
     let portal = args::portal(k, own, raw, ObjRights::CONTROL)?;
+    check_rights(k, portal, rights)?;
     let handler = k.portals.get(portal)?.handler;
     let manager = k.threads.get(handler)?.space;
-    if manager != space && depends_on(k, manager, space) {
+    // Who manages regions of that space already adds no dependency.
+    let known =
+        || k.spaces.get(space).is_ok_and(|s| s.managers.iter().any(|(id, _)| *id == manager));
+    if manager != space && !known() && depends_on(k, manager, space) {
         return Err(Error::Cycle);
     }
     Ok(Some((portal, manager)))
+}
+
+/// No region has more rights than its manager gives through that portal.
+fn check_rights(k: &Kernel, portal: Id<Portal>, rights: MemRights) -> Result<(), Error> {
+    if k.portals.get(portal)?.rights.contains(rights) { Ok(()) } else { Err(Error::NoRight) }
 }
 
 /// True when `space` has a region that `other` manages, directly or through managers of managers.
@@ -134,6 +143,11 @@ pub fn region_move(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), 
 pub fn region_rights(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
     let (id, range, binding) = controlled(k, own, a)?;
     let rights = rights_of_region(k.spaces.get(id)?.kind, a[3])?;
+    if let Some(portal) = binding.portal
+        && !binding.rights.contains(rights)
+    {
+        check_rights(k, portal, rights)?;
+    }
     if !rights.contains(binding.rights) {
         k.unmap_from(id, range)?;
     }
@@ -144,7 +158,7 @@ pub fn region_rights(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<()
 /// `RegionManager(space, base, length, portal, tag)`.
 pub fn region_manager(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
     let (id, range, binding) = controlled(k, own, a)?;
-    let (portal, manager) = manager_for(k, own, id, a[3])?.unzip();
+    let (portal, manager) = manager_for(k, own, id, (a[3], binding.rights))?.unzip();
     k.unmap_from(id, range)?;
     // No window may show what came through another manager.
     k.close_windows(id, range);

@@ -25,15 +25,19 @@ impl Range {
     /// A range of whole pages that does not wrap around and ends at `limit` or below.
     ///
     /// # Errors
-    /// `BadArgument` for a length of zero or anything that is not page aligned, `BadAddress` for a
-    /// range that wraps around or goes beyond `limit`.
+    /// `BadArgument` for a length of zero, `Unaligned` for anything that is not page aligned, `WrapsAround`,
+    /// `BadAddress` for a range that goes beyond `limit`.
     pub const fn new(base: u64, length: u64, limit: u64) -> Result<Self, Error> {
-        if length == 0 || !base.is_multiple_of(PAGE_SIZE) || !length.is_multiple_of(PAGE_SIZE) {
+        if length == 0 {
             return Err(Error::BadArgument);
+        }
+        if !base.is_multiple_of(PAGE_SIZE) || !length.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::Unaligned);
         }
         match base.checked_add(length) {
             Some(end) if end <= limit => Ok(Self { base: SpaceAddr(base), length }),
-            _ => Err(Error::BadAddress),
+            Some(_) => Err(Error::BadAddress),
+            None => Err(Error::WrapsAround),
         }
     }
 
@@ -53,10 +57,12 @@ impl Range {
     /// Its parts below and above an address.
     ///
     /// # Errors
-    /// `BadArgument` when that is not the address of a page inside, other than the first.
+    /// `Unaligned`; `BadArgument` when that is not the address of a page inside, other than the first.
     pub const fn divided(self, at: u64) -> Result<(Self, Self), Error> {
-        let inside = self.contains(at) && at != self.base.0;
-        if !inside || !at.is_multiple_of(PAGE_SIZE) {
+        if !at.is_multiple_of(PAGE_SIZE) {
+            return Err(Error::Unaligned);
+        }
+        if !self.contains(at) || at == self.base.0 {
             return Err(Error::BadArgument);
         }
         let lower = Self { base: self.base, length: at - self.base.0 };
@@ -321,8 +327,8 @@ impl<B> RegionMap<B> {
     /// Divides exactly this region in two at an address. Both parts are bound alike.
     ///
     /// # Errors
-    /// `NoRegion` when there is none with this base and length, `BadArgument` when the address is
-    /// not that of a page inside, other than the first; nothing changes then.
+    /// `NoRegion` when there is none with this base and length, those of [`Range::divided`]; nothing
+    /// changes then.
     pub fn split(&mut self, range: Range, at: u64) -> Result<(Range, Range), Error>
     where
         B: Copy,

@@ -37,6 +37,8 @@ pub struct Door {
     pub thread: Selector,
     /// The badge.
     pub badge: u64,
+    /// Most rights of a region that is bound to it; none: any.
+    pub rights: MemRights,
 }
 
 /// The facts of the boot information page.

@@ -154,7 +154,6 @@ impl Builder {
         for used in self.description.programs[n].files.clone() {
             let (number, file) = self.file(&used.file)?;
             let (from, length) = (file.offset, file.length);
-            let portal = self.portal_on(1, self.programs[n].threads[0].cpu, n as u64)?;
             let (tag, rights) = if used.private {
                 let copies = used.copies.unwrap_or(length);
                 let view = View { from, in_file: length, length, client: n, copies };
@@ -163,6 +162,8 @@ impl Builder {
                 let tag = Tag { object: number, offset: 0 }.encode();
                 (tag.ok_or_else(|| Failure("tag".into()))?, MemRights::READ)
             };
+            let cpu = self.programs[n].threads[0].cpu;
+            let portal = self.manager_on(1, cpu, n as u64, rights)?;
             self.programs[n].bind(&used.region, portal, tag, length, rights)?;
         }
         Ok(())

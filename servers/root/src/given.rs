@@ -148,7 +148,7 @@ impl Builder {
         for door in self.doors.iter().filter(|door| door.program == n) {
             let _ = sys::cap_drop(Selector(0), door.portal);
             if !none {
-                sys::create_portal(door.portal, door.thread, door.badge)
+                sys::create_manager_portal(door.portal, door.thread, door.badge, door.rights)
                     .map_err(Failure::kernel("portal of a manager that is started again"))?;
             }
         }

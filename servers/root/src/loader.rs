@@ -42,7 +42,8 @@ impl Builder {
                 self.fill(n, Filled { at, length, from, in_file })?;
                 continue;
             }
-            let portal = self.portal_on(1, self.programs[n].threads[0].cpu, n as u64)?;
+            let cpu = self.programs[n].threads[0].cpu;
+            let portal = self.manager_on(1, cpu, n as u64, rights)?;
             let tag = if write {
                 self.view(View { from, in_file, length, client: n, copies: length })?
             } else {

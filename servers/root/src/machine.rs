@@ -223,8 +223,8 @@ impl Builder {
                 let (number, file) = self.file(&machine.root_image)?;
                 (number, file.length.next_multiple_of(4096))
             };
-            let portal = self.portal_on(1, cpu, space_number)?;
             let rights = MemRights::READ | MemRights::EXEC;
+            let portal = self.manager_on(1, cpu, space_number, rights)?;
             bind(self, GUEST_ROOT_IMAGE, length, portal, tag(file)?, rights)?;
             let monitor = self.program(&machine.monitor)?;
             let size = ("root_image_length".into(), format!("{length}"));

@@ -192,13 +192,26 @@ impl Builder {
 
     /// Portal of a program's thread on `cpu`, made anew.
     pub fn portal_on(&mut self, program: usize, cpu: u32, badge: u64) -> Result<Selector, Failure> {
+        self.manager_on(program, cpu, badge, MemRights::empty())
+    }
+
+    /// The same for a memory manager; regions get at most these rights there (none: any).
+    pub fn manager_on(
+        &mut self,
+        program: usize,
+        cpu: u32,
+        badge: u64,
+        rights: MemRights,
+    ) -> Result<Selector, Failure> {
         let found = &self.programs[program];
         let name = found.config.name.clone();
         let thread = found.threads.iter().find(|t| t.cpu == cpu).map(|t| t.thread);
         let thread = thread
             .ok_or_else(|| Failure(format!("program '{name}' has no thread on processor {cpu}")))?;
-        let portal = self.portal(thread, badge, &name)?;
-        self.doors.push(Door { portal, program, thread, badge });
+        let portal = self.selector();
+        sys::create_manager_portal(portal, thread, badge, rights)
+            .map_err(Failure::kernel(format!("portal of {name}")))?;
+        self.doors.push(Door { portal, program, thread, badge, rights });
         Ok(portal)
     }
 

@@ -285,6 +285,12 @@ fn managers() -> Outcome {
     ok(bind(1, 2, base), "1 managed by 2")?;
     refused(bind(2, 0, base), Error::Cycle, "2 managed by 0")?;
     refused(bind(1, 0, base + PAGE), Error::Cycle, "1 managed by 0")?;
+    let manager =
+        |manager: usize| sys::region_manager(spaces[2], base + PAGE, PAGE, doors[manager], 0);
+    ok(bind(2, 2, base + PAGE), "2 managed by itself")?;
+    refused(manager(0), Error::Cycle, "2 handed to 0")?;
+    refused(manager(1), Error::Cycle, "2 handed to 1")?;
+    ok(sys::region_unbind(spaces[2], base + PAGE, PAGE), "unbind")?;
     ok(sys::region_unbind(spaces[0], base, PAGE), "unbind")?;
     ok(bind(2, 0, base), "2 managed by 0, now")?;
     spaces.iter().try_for_each(|space| ok(sys::destroy(*space), "destroy"))

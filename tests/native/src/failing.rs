@@ -284,6 +284,12 @@ fn late() -> Outcome {
     managed.victim(0, 2, 74)?;
     equal(wait_end(74)?[0], EXIT, "the same page")?;
     equal(ASKED.load(Ordering::SeqCst), 3, "the late answer mapped nothing")?;
+    // It loops again when nobody has waited for a while, and waits itself when it is asked.
+    GO_ON.store(0, Ordering::SeqCst);
+    ok(sys::wait(in_milliseconds(100)), "let nobody wait")?;
+    managed.victim(0, 4, 74)?;
+    let end = wait_end(74)?;
+    equal((end[0], end[2]), (LATE, managed.page(4)), "reason and address")?;
     managed.end()
 }
 
@@ -380,7 +386,7 @@ fn malformed() -> Outcome {
     let set = |base, length, door| sys::region_manager(NONE, base, length, door, 0);
     refused(set(base, PAGE, door), Error::NoRegion, "a part of it")?;
     refused(set(base + PAGE, LENGTH, door), Error::NoRegion, "not where it begins")?;
-    refused(set(base + 1, LENGTH, door), Error::BadArgument, "misaligned")?;
+    refused(set(base + 1, LENGTH, door), Error::Unaligned, "not at a page")?;
     refused(set(base, LENGTH, RAM), Error::BadCapability, "memory as a portal")?;
     refused(set(base, LENGTH, Selector(4000)), Error::BadCapability, "no portal")?;
     let other = sys::region_manager(RAM, base, LENGTH, door, 0);

@@ -65,10 +65,10 @@ fn malformed() -> Outcome {
     };
     let (argument, place) = (Error::BadArgument, Error::BadAddress);
     refused(bind(|b| b.length = 0), argument, "empty")?;
-    refused(bind(|b| b.base += 1), argument, "misaligned base")?;
-    refused(bind(|b| b.length += 1), argument, "misaligned length")?;
+    refused(bind(|b| b.base += 1), Error::Unaligned, "base")?;
+    refused(bind(|b| b.length += 1), Error::Unaligned, "length")?;
     refused(bind(|b| b.base = 0xffff_8000_0000_0000), place, "in the kernel")?;
-    refused(bind(|b| b.base = !0xfff), place, "wrapping around")?;
+    refused(bind(|b| b.base = !0xfff), Error::WrapsAround, "around the end")?;
     refused(bind(|b| b.base = USER_END - 4 * PAGE), place, "last page")?;
     refused(bind(|b| b.length = 1 << 63), place, "huge")?;
     refused(bind(|b| b.rights |= MemRights::EXEC), argument, "writable and executable")?;
@@ -132,7 +132,7 @@ fn outside() -> Outcome {
     let map = |base, length| sys::map(SPACE, base, RAM, offset, length, READ_WRITE);
     refused(map(at, PAGE), Error::NoRegion, "no region")?;
     refused(map(bind.base, 3 * PAGE), Error::NoRegion, "beyond the region")?;
-    refused(map(bind.base + 1, PAGE), Error::BadArgument, "misaligned")?;
+    refused(map(bind.base + 1, PAGE), Error::Unaligned, "not a page")?;
     refused(map(0xffff_8000_0000_0000, PAGE), Error::BadAddress, "the kernel")?;
     refused(
         sys::map(SPACE, bind.base, RAM, 1 << 50, PAGE, READ_WRITE),

@@ -176,7 +176,7 @@ fn bad_ranges() -> Outcome {
     };
     ok(sys::region_bind(bind), "bind")?;
     refused(sys::pages_used(SPACE, base, 65 * PAGE), Error::BadArgument, "too many")?;
-    refused(sys::pages_used(SPACE, base, 100), Error::BadArgument, "no whole page")?;
+    refused(sys::pages_used(SPACE, base, 100), Error::Unaligned, "no whole page")?;
     equal(ok(sys::pages_used(SPACE, base, 64 * PAGE), "empty")?, 0, "nothing is there")?;
     ok(sys::region_unbind(SPACE, base, 128 * PAGE), "unbind")
 }

@@ -40,11 +40,11 @@ fn divided() -> Outcome {
     let words = words_at(base, LENGTH);
     (0..8).for_each(|page| words.set(page * PAGE, page + 10));
     let split = |length, at| sys::region_split(NONE, base, length, at, 2);
-    let (argument, region) = (Error::BadArgument, Error::NoRegion);
+    let (argument, region, unaligned) = (Error::BadArgument, Error::NoRegion, Error::Unaligned);
     refused(split(LENGTH, base), argument, "at its start")?;
     refused(split(LENGTH, base + LENGTH), argument, "at its end")?;
-    refused(split(LENGTH, middle + 8), argument, "misaligned")?;
-    refused(split(LENGTH, u64::MAX), argument, "nowhere")?;
+    refused(split(LENGTH, middle + 8), unaligned, "not at a page")?;
+    refused(split(LENGTH, !0xfff), argument, "nowhere")?;
     refused(split(LENGTH - PAGE, middle), region, "a part of it")?;
     let before = ok(sys::space_quota(NONE), "quota")?;
     ok(split(LENGTH, middle), "split")?;
@@ -68,9 +68,9 @@ fn moved() -> Outcome {
     ok(sys::region_bind(other), "bind")?;
     let shift = |to| sys::region_move(NONE, from, LENGTH, to);
     refused(shift(to + PAGE), Error::Overlap, "into another region")?;
-    refused(shift(to + 1), Error::BadArgument, "misaligned")?;
+    refused(shift(to + 1), Error::Unaligned, "not to a page")?;
     refused(shift(USER_END - LENGTH), Error::BadAddress, "to the end")?;
-    refused(shift(!0xfff), Error::BadAddress, "wrapping around")?;
+    refused(shift(!0xfff), Error::WrapsAround, "around the end")?;
     refused(sys::region_move(NONE, from, PAGE, to), Error::NoRegion, "a part")?;
     equal(words_at(from, LENGTH).get(PAGE), 77, "a refusal changes nothing")?;
     ok(shift(to), "move")?;
@@ -115,7 +115,7 @@ fn rights() -> Outcome {
 }
 
 /// What the manager does before its first answer: 1 split, 2 move, 3 unbind, 4 bind anew, 5 take the right
-/// to write; and the region, and its portal.
+/// to write, 6 bind anew without a manager; and the region, and its portal.
 static MEDDLE: AtomicU64 = AtomicU64::new(0);
 static BASE: AtomicU64 = AtomicU64::new(0);
 static DOOR: AtomicU64 = AtomicU64::new(0);
@@ -144,6 +144,9 @@ extern "C" fn meddler(_: u64) -> ! {
             4 => sys::region_unbind(NONE, base, LENGTH)
                 .and_then(|()| sys::region_bind(Bind { tag: PAGE, ..meddled(base) })),
             5 => sys::region_rights(NONE, base, LENGTH, MemRights::READ),
+            // Its tag is the old one's, but nobody may answer for it.
+            6 => sys::region_unbind(NONE, base, LENGTH)
+                .and_then(|()| sys::region_bind(Bind { portal: NONE, ..meddled(base) })),
             _ => Ok(()),
         };
         // The tag is the offset of the region's first byte.
@@ -161,8 +164,15 @@ extern "C" fn meddler(_: u64) -> ! {
 
 fn in_flight() -> Outcome {
     // What is done, how the thread ends that touches page 5, and how often the manager is asked.
-    let cases =
-        [(0, EXIT, 1), (1, EXIT, 2), (2, EXIT, 2), (3, REFUSED, 1), (4, EXIT, 2), (5, FAULT, 1)];
+    let cases = [
+        (0, EXIT, 1),
+        (1, EXIT, 2),
+        (2, EXIT, 2),
+        (3, REFUSED, 1),
+        (4, EXIT, 2),
+        (5, FAULT, 1),
+        (6, FAULT, 1),
+    ];
     for (meddle, end, questions) in cases {
         let handler = thread(0, meddler, 0)?;
         DOOR.store(u64::from(portal(handler, 6)?.0), Ordering::SeqCst);

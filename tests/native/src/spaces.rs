@@ -19,6 +19,7 @@ use rt::sys::{self, Bind};
 pub const TESTS: &[Test] = &[
     ("spaces: regions bound, divided, moved, changed, listed", || each(operations)),
     ("spaces: regions refused", || each(refusals)),
+    ("spaces: no more rights than the manager's", || each(rights)),
     ("spaces: what a manager may do", || each(managers)),
     ("spaces: without control", || each(weak)),
     ("spaces: out of kernel memory", || each(exhausted)),
@@ -120,12 +121,13 @@ fn refusals(space: Selector, kind: SpaceKind) -> Outcome {
     let limit = if kind == SpaceKind::Native { USER_END - PAGE } else { 1 << 48 };
     let bind = |base, length| sys::region_bind(Bind { base, length, ..good });
     let (argument, place, region) = (Error::BadArgument, Error::BadAddress, Error::NoRegion);
+    let (unaligned, wraps) = (Error::Unaligned, Error::WrapsAround);
     refused(bind(BASE, 0), argument, "empty")?;
-    refused(bind(BASE + 8, LENGTH), argument, "misaligned base")?;
-    refused(bind(BASE, LENGTH + 8), argument, "misaligned length")?;
+    refused(bind(BASE + 8, LENGTH), unaligned, "base")?;
+    refused(bind(BASE, LENGTH + 8), unaligned, "length")?;
     refused(bind(limit - PAGE, 2 * PAGE), place, "beyond the end")?;
-    refused(bind(!0xfff, 2 * PAGE), place, "wrapping around")?;
-    refused(bind(PAGE, !0xfff), place, "all there is")?;
+    refused(bind(!0xfff, 2 * PAGE), wraps, "around the end")?;
+    refused(bind(PAGE, !0xfff), wraps, "all there is")?;
     ok(bind(limit - PAGE, PAGE), "the last page")?;
     ok(sys::region_unbind(space, limit - PAGE, PAGE), "unbind")?;
     let hint = sys::region_bind(Bind { hint: 22, ..good });
@@ -151,12 +153,62 @@ fn refusals(space: Selector, kind: SpaceKind) -> Outcome {
         refused(sys::region_manager(space, base, length, NONE, 0), region, "manager of none")?;
     }
     refused(sys::region_move(space, BASE, LENGTH, limit - PAGE), place, "move beyond the end")?;
-    refused(sys::region_move(space, BASE, LENGTH, !0xfff), place, "move around the end")?;
-    refused(sys::region_move(space, BASE, LENGTH, BASE + 8), argument, "move to no page")?;
+    refused(sys::region_move(space, BASE, LENGTH, !0xfff), wraps, "move around the end")?;
+    refused(sys::region_move(space, BASE, LENGTH, BASE + 8), unaligned, "move to no page")?;
     for address in [limit, 0xffff_8000_0000_0000, u64::MAX] {
         refused(sys::region_list(space, address), region, "list from where nothing can be")?;
     }
     Ok(())
+}
+
+/// No region has rights that its manager does not give: neither when it is bound, nor later, nor when it gets
+/// another manager.
+fn rights(space: Selector, kind: SpaceKind) -> Outcome {
+    let (handler, any) = door()?;
+    let read = MemRights::READ;
+    let code = read | MemRights::EXEC;
+    let made = |most| {
+        let to = selector();
+        ok(sys::create_manager_portal(to, handler, 5, most), "portal").map(|()| to)
+    };
+    let (reader, writer, runner) = (made(read)?, made(READ_WRITE)?, made(code)?);
+    let bind = |portal, rights| sys::region_bind(Bind { rights, ..region(space, BASE, portal) });
+    let unbind = || ok(sys::region_unbind(space, BASE, LENGTH), "unbind");
+    let no = Error::NoRight;
+    let before = quota(space)?;
+    for (portal, rights) in
+        [(reader, READ_WRITE), (reader, code), (writer, code), (runner, READ_WRITE)]
+    {
+        refused(bind(portal, rights), no, "bind with more")?;
+    }
+    equal(quota(space)?, before, "nothing was charged for what was refused")?;
+    for (portal, rights) in [(reader, read), (writer, READ_WRITE), (runner, code), (any, code)] {
+        ok(bind(portal, rights), "bind with as much")?;
+        unbind()?;
+    }
+    ok(bind(writer, read), "bind with less")?;
+    let set = |rights| sys::region_rights(space, BASE, LENGTH, rights);
+    ok(set(READ_WRITE), "as much as the manager's")?;
+    refused(set(code), no, "more")?;
+    let manager = |portal| sys::region_manager(space, BASE, LENGTH, portal, 1);
+    refused(manager(reader), no, "a manager that gives less")?;
+    listed(space, &[region(space, BASE, writer)], "nothing has changed")?;
+    ok(set(read), "less")?;
+    ok(manager(reader), "the same manager")?;
+    refused(set(READ_WRITE), no, "more than the new one's")?;
+    ok(manager(any), "one that gives everything")?;
+    ok(set(READ_WRITE), "more again")?;
+    if kind == SpaceKind::Guest {
+        ok(set(READ_WRITE | code), "all")?;
+        refused(manager(writer), no, "a manager that gives less")?;
+    }
+    unbind()?;
+    refused(
+        sys::create_manager_portal(selector(), handler, 5, MemRights::from_bits_retain(1 << 20)),
+        Error::BadArgument,
+        "rights that there are not",
+    )?;
+    ok(sys::destroy(handler), "destroy")
 }
 
 /// What is bound to others, and what is nobody's, is out of a manager's reach; and so is memory that it

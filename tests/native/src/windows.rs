@@ -114,14 +114,14 @@ fn malformed() -> Outcome {
     let (base, window) = (setup.region.base, setup.window.base);
     let show = |space, base, length, window| sys::region_window(space, base, length, window);
     let (argument, place, region) = (Error::BadArgument, Error::BadAddress, Error::NoRegion);
-    refused(show(NONE, base, LENGTH, window + 1), argument, "misaligned window")?;
-    refused(show(NONE, base + 8, LENGTH, window), argument, "misaligned region")?;
+    refused(show(NONE, base, LENGTH, window + 1), Error::Unaligned, "window")?;
+    refused(show(NONE, base + 8, LENGTH, window), Error::Unaligned, "region")?;
     refused(show(NONE, base, 0, window), argument, "empty")?;
     refused(show(NONE, base, LENGTH, window + PAGE), region, "beyond the end")?;
     refused(show(NONE, base, LENGTH, address(LENGTH)), region, "nowhere")?;
     refused(show(NONE, base, LENGTH, 0xffff_8000_0000_0000), place, "in the kernel")?;
     refused(show(NONE, base, LENGTH, USER_END - LENGTH), place, "at the end")?;
-    refused(show(NONE, base, LENGTH, !0xfff), place, "wrapping around")?;
+    refused(show(NONE, base, LENGTH, !0xfff), Error::WrapsAround, "around the end")?;
     refused(show(NONE, base, LENGTH - PAGE, window), region, "part of a region")?;
     refused(show(NONE, base + PAGE, LENGTH, window), region, "not where a region begins")?;
     refused(show(NONE, base, LENGTH, base), argument, "a managed region as a window")?;
@@ -166,6 +166,17 @@ fn rights() -> Outcome {
     equal(access(toucher, setup.region.base + PAGE)?, FAULT, "write to a read-only region")?;
     equal(access(reader, setup.region.base + PAGE)?, EXIT, "read")?;
     equal(access(toucher, setup.region.base + PAGE)?, FAULT, "write after the read")?;
+    // The same one after the other, which goes the kernel's short way.
+    for page in 2..8 {
+        setup.fill(page, setup.memory, READ_WRITE)?;
+    }
+    (2..8).for_each(|page| {
+        setup.word(page);
+    });
+    for page in 2..8 {
+        let end = access(toucher, setup.region.base + page * PAGE)?;
+        equal(end, FAULT, "write after reads")?;
+    }
     equal(asked(), 0, "questions")?;
     setup.end()
 }

@@ -107,7 +107,9 @@ impl Sample {
         let rights = READ_WRITE.bits();
         let list: &[u64] = match call {
             N::Null | N::Log | N::ReplyWait | N::Wait | N::Yield | N::Exit => return None,
-            N::FaultRetry | N::CreateNotification | N::CreateSpace => return None,
+            N::FaultRetry => return None,
+            N::CreateNotification => &[free],
+            N::CreateSpace => &[free, SpaceKind::Native as u64, 64 << 10],
             N::Call => &[portal],
             N::Signal => &[bell, 1],
             N::CapCopy => &[portal, space, 70, 7],
@@ -203,20 +205,23 @@ pub fn addresses() -> Outcome {
         u64::MAX,
         u64::MAX - PAGE + 1,
     ];
-    let reasons = [Error::BadAddress, Error::BadArgument, Error::NoRegion];
+    let reasons = [Error::BadAddress, Error::NoRegion, Error::Unaligned, Error::WrapsAround];
+    // Where a region is divided must lie inside it.
+    let outside = [Error::BadArgument, Error::Unaligned];
     for (call, index) in arguments(|a| a == Argument::Address) {
         let Some(right) = sample.needed(call)? else { continue };
         for address in bad {
             let mut list = right;
             list[index] = address;
-            refused(call, &list, &reasons, &before)?;
+            let divides = (call, index) == (CallNumber::RegionSplit, 3);
+            refused(call, &list, if divides { &outside } else { &reasons }, &before)?;
         }
         // Off by one byte, except where any byte will do.
         let any = matches!(call, CallNumber::CreateThread | CallNumber::RegionList);
         if !any {
             let mut list = right;
             list[index] |= 1;
-            refused(call, &list, &reasons, &before)?;
+            refused(call, &list, &[Error::Unaligned], &before)?;
         }
         let how = if any {
             "refused: kernel, not canonical, wrapping around"
@@ -263,7 +268,7 @@ pub fn capabilities() -> Outcome {
         note("capability", &format!("{call:?}, argument {index}"), how);
     }
     for (call, index) in arguments(|a| a == Argument::Slot) {
-        let Some(right) = sample.of(call) else { continue };
+        let Some(right) = sample.needed(call)? else { continue };
         for (slot, reason) in [
             (0, Error::BadCapability),
             (u64::from(SELECTOR_LIMIT), Error::BadCapability),
