@@ -19,18 +19,22 @@ fn report(name: &str, form: &str, counted: u64, operations: u64) {
     println!("row|{name}|{form}|{}|0|0|0|0|0|{operations}", counted * 1000 / operations);
 }
 
-/// Counts an operation that is carried out some times, after a few for warming up.
+/// Instructions of an operation that is carried out some times, after a few for warming up.
+fn count(rounds: u64, mut operation: impl FnMut() -> Result<()>) -> Result<u64> {
+    (0..rounds / 8 + 1).try_for_each(|_| operation())?;
+    let start = ticks();
+    (0..rounds).try_for_each(|_| operation())?;
+    Ok(ticks() - start)
+}
+
+/// A row of its own.
 fn measure(
     name: &str,
     form: &str,
     rounds: u64,
-    mut operation: impl FnMut() -> Result<()>,
+    operation: impl FnMut() -> Result<()>,
 ) -> Result<()> {
-    (0..rounds / 8 + 1).try_for_each(|_| operation())?;
-    let start = ticks();
-    (0..rounds).try_for_each(|_| operation())?;
-    report(name, form, ticks() - start, rounds);
-    Ok(())
+    count(rounds, operation).map(|counted| report(name, form, counted, rounds))
 }
 
 /// Answers each byte with one.
@@ -49,14 +53,21 @@ fn round(there: &mut PipeWriter, back: &mut PipeReader) -> Result<()> {
     back.read_exact(&mut [0]).context("the other process is gone")
 }
 
-/// A byte to another process and back: two switches of thread and address space.
+/// A byte to another process and back: two switches of thread and address space. What the same four calls cost in one
+/// process is no part of a switch (as in lmbench).
 fn pipes(own: &str) -> Result<()> {
+    let rounds = 500;
     let (input, mut there) = pipe()?;
     let (mut back, output) = pipe()?;
     let mut other = Command::new(own).arg(ECHO).stdin(input).stdout(output).spawn()?;
-    measure("a byte to another process and back", "pipes", 500, || round(&mut there, &mut back))?;
+    let with = count(rounds, || round(&mut there, &mut back))?;
     drop(there);
     other.wait()?;
+    let (mut input, mut output) = pipe()?;
+    let calls = count(rounds, || (0..2).try_for_each(|_| round(&mut output, &mut input)))?;
+    report("a byte to another process and back", "pipes", with, rounds);
+    report("the same four calls in one process", "pipes", calls, rounds);
+    report("context switch", "pipes", with.saturating_sub(calls), 2 * rounds);
     Ok(())
 }
 

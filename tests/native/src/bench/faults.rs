@@ -35,7 +35,8 @@ pub fn run() -> Outcome {
     fault("page fault, manager has the page", "one space", inside, pool | PAGES)?;
     ok(sys::destroy(local), "destroy")?;
     large(door, pool)?;
-    regions()?;
+    regions(NONE, "pinned")?;
+    regions(door, "managed")?;
     many(door, pool)?;
     child.end();
     Ok(())
@@ -118,8 +119,9 @@ fn pinned_page(base: u64, rights: MemRights) -> Bind {
     Bind { space: SPACE, base, length: PAGE, portal: NONE, tag: 0, rights, hint: 12 }
 }
 
-/// Binding and removing a region among 1 000, each with a page mapped in it.
-fn regions() -> Outcome {
+/// Binding and removing a region among 1 000, each with a page mapped in it: pinned ones, or such as a
+/// manager in another space has.
+fn regions(door: Selector, form: &str) -> Outcome {
     let (count, rounds) = (1000, 100);
     let base = address(count * 2 * PAGE);
     ok(fill(base, count), "bind")?;
@@ -130,19 +132,21 @@ fn regions() -> Outcome {
     let mut failed = Ok(());
     let start = Start::now();
     for n in 0..rounds {
-        let bind = pinned_page(at(n), MemRights::READ);
+        let bind = Bind { portal: door, ..pinned_page(at(n), MemRights::READ) };
         failed = failed.and(sys::region_bind(bind));
     }
-    report("bind a region among 1 000", "direct", &start.end(), rounds);
+    report("bind a region among 1 000", form, &start.end(), rounds);
     for n in 0..rounds {
-        failed = failed.and(sys::map(SPACE, at(n), RAM, offset, PAGE, MemRights::READ));
+        if door == NONE {
+            failed = failed.and(sys::map(SPACE, at(n), RAM, offset, PAGE, MemRights::READ));
+        }
         words_at(at(n), PAGE).get(0);
     }
     let start = Start::now();
     for n in 0..rounds {
         failed = failed.and(sys::region_unbind(SPACE, at(n), PAGE));
     }
-    report("unbind a region among 1 000", "direct", &start.end(), rounds);
+    report("unbind a region among 1 000", form, &start.end(), rounds);
     ok(failed, "bind and unbind")?;
     for n in 0..count {
         ok(sys::region_unbind(SPACE, base + n * 2 * PAGE, PAGE), "unbind")?;
