@@ -36,6 +36,22 @@ impl Rows {
         let start = *self.start.get_or_insert(tsc);
         self.rows.push(Row { time: tsc.saturating_sub(start), column, text: text.into() });
     }
+
+    /// The machine has come to this stage of its start.
+    fn boot(&mut self, tsc: u64, stage: u64) {
+        if stage == 0 {
+            self.add(tsc, Column::Os, "initialize trap table");
+            let text = "remember addresses of call, trap and timer handlers";
+            self.add(tsc, Column::Hardware, text);
+        } else {
+            self.add(tsc, Column::Os, "start interrupt timer, measure its rate");
+            self.add(
+                tsc,
+                Column::Hardware,
+                "timer counts; interrupts the processor when it is told to",
+            );
+        }
+    }
 }
 
 /// What the operating system does when the root program makes this call for the process.
@@ -70,11 +86,7 @@ pub fn life(story: &Story) -> Result<Vec<Row>> {
     for event in &story.events {
         let tsc = event.tsc;
         match &event.kind {
-            Kind::Boot(0) => {
-                rows.add(tsc, Column::Os, "initialize trap table");
-                rows.add(tsc, Column::Hardware, "remember address of trap and call handlers");
-            }
-            Kind::Boot(_) => rows.add(tsc, Column::Os, "measure the interrupt timer"),
+            Kind::Boot(stage) => rows.boot(tsc, *stage),
             Kind::Call(call) if event.thread == root => {
                 // One step, however many regions and pages there are.
                 if let Some(text) = for_process(call).filter(|text| said.insert(*text)) {
@@ -143,9 +155,10 @@ pub fn switch(story: &Story) -> Result<Vec<Row>> {
     let name = |thread: u64| if thread == a { "A" } else { "B" };
     let begin = events.iter().take(at).rposition(|e| e.kind == Kind::Leave && e.thread == a);
     let mut rows = Rows::default();
-    let boot = story.events.iter().find(|e| matches!(e.kind, Kind::Boot(1)));
-    if let Some(boot) = boot {
-        rows.add(boot.tsc, Column::Os, "start interrupt timer");
+    for event in events {
+        if let Kind::Boot(stage) = event.kind {
+            rows.boot(event.tsc, stage);
+        }
     }
     for event in events.iter().skip(begin.unwrap_or(at)) {
         let (tsc, who) = (event.tsc, name(event.thread));

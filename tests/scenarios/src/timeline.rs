@@ -8,6 +8,7 @@ use std::path::Path;
 /// What the picture of a process's life must hold, from top to bottom.
 const LIFE: &[&str] = &[
     "initialize trap table",
+    "remember addresses of call, trap and timer handlers",
     "create entry for process list",
     "load program and stack into memory",
     "set up stack, argument and program counter",
@@ -24,7 +25,10 @@ const LIFE: &[&str] = &[
 
 /// And that of a switch.
 const SWITCH: &[&str] = &[
+    "initialize trap table",
+    "remember addresses of call, trap and timer handlers",
     "start interrupt timer",
+    "timer counts",
     "process A runs",
     "timer interrupt",
     "save registers of A",
