@@ -1,9 +1,10 @@
-//! `trapline top`: what is in memory, of which manager, and what is not.
+//! `trapline top`: what is in memory, of which manager and of which VM, and what is not.
 use crate::cache::Cache;
-use crate::machine::attach;
+use crate::machine::{Vm, attach};
 use crate::supervise;
 use anyhow::Result;
 use hostlink::memory::{Entry, Heap, Sample};
+use ledger::{Row, SPACE};
 use serde::Serialize;
 use std::fmt::Write as _;
 use std::io::Write as _;
@@ -42,6 +43,38 @@ struct Line {
     #[serde(flatten)]
     entry: Entry,
     per_second: Rates,
+}
+
+/// What a VM has.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+struct Guest {
+    name: &'static str,
+    /// The manager of its memory, and what that tells of it.
+    manager: String,
+    memory: Row,
+    /// Bytes of files that it is shown, of which there is one copy for all.
+    shared: u64,
+    /// Events of its memory; faults on shared files are counted among the faults.
+    per_second: Rates,
+}
+
+/// The VMs among the lines.
+fn guests(lines: &[Line]) -> Vec<Guest> {
+    let guest = |vm: Vm| {
+        let name = vm.name();
+        let line = |object: String| lines.iter().find(|line| line.entry.object == object);
+        let memory = line(format!("ram-{name}"))?;
+        let files = line(format!("{SPACE}{name}"));
+        let faults = files.map_or(0.0, |files| files.per_second.faults);
+        Some(Guest {
+            name,
+            manager: memory.entry.manager.clone(),
+            memory: memory.entry.row,
+            shared: files.map_or(0, |files| files.entry.row.shown),
+            per_second: Rates { faults: memory.per_second.faults + faults, ..memory.per_second },
+        })
+    };
+    [Vm::Compute, Vm::Service].into_iter().filter_map(guest).collect()
 }
 
 /// Shows samples of a machine, until it ends.
@@ -106,7 +139,10 @@ fn lines(now: &(Instant, Sample), before: Option<&(Instant, Sample)>) -> Vec<Lin
 }
 
 fn json(lines: &[Line], Sample { heaps, kernel, .. }: &Sample) -> Result<String> {
-    let sample = serde_json::json!({ "objects": lines, "heaps": heaps, "kernel": kernel });
+    let machines = guests(lines);
+    let sample = serde_json::json!({
+        "machines": machines, "objects": lines, "heaps": heaps, "kernel": kernel,
+    });
     Ok(serde_json::to_string(&sample)?)
 }
 
@@ -117,10 +153,7 @@ fn table(lines: &[Line], Sample { heaps, kernel, .. }: &Sample) -> String {
          | /s: faults  later unpack   read  write   lost\n",
     );
     for Line { entry: Entry { manager, object, row }, per_second: rates } in lines {
-        let packed = match row.packed {
-            0 => String::new(),
-            packed => format!("{}({})", amount(packed), amount(row.packed_bytes)),
-        };
+        let packed = packed(row);
         let _ = writeln!(
             text,
             "{manager:8} {object:16} {:>7} {:>6} {:>6} {:>6} {:>6} {packed:>14} {:>6} | {:>10} {:>6} \
@@ -139,6 +172,7 @@ fn table(lines: &[Line], Sample { heaps, kernel, .. }: &Sample) -> String {
             count(row.lost as f64),
         );
     }
+    text.push_str(&guest_table(lines));
     let once: u64 = lines.iter().map(|line| saved(&line.entry)).sum();
     let _ = writeln!(text, "shown more than once, and in RAM once: {} MiB", amount(once));
     let heap = |h: &Heap| format!("{} {}/{}", h.program, h.used >> 10, h.size >> 10);
@@ -156,9 +190,45 @@ fn table(lines: &[Line], Sample { heaps, kernel, .. }: &Sample) -> String {
     text
 }
 
+/// The same for each VM.
+fn guest_table(lines: &[Line]) -> String {
+    let mut text = String::from(
+        "VM       memory of          size    RAM shared compressed(in)   disk \
+         | /s: faults  later unpack   read  write\n",
+    );
+    for Guest { name, manager, memory: row, shared, per_second: rates } in guests(lines) {
+        let _ = writeln!(
+            text,
+            "{name:8} {manager:16} {:>7} {:>6} {:>6} {:>14} {:>6} | {:>10} {:>6} {:>6} {:>6} {:>6}",
+            amount(row.size),
+            amount(row.resident),
+            amount(shared),
+            packed(&row),
+            amount(row.disk),
+            count(rates.faults),
+            count(rates.put_off),
+            count(rates.unpacked),
+            count(rates.read),
+            count(rates.written),
+        );
+    }
+    text
+}
+
 /// Bytes that would be in RAM too if no space shared them with another one.
-const fn saved(entry: &Entry) -> u64 {
+fn saved(entry: &Entry) -> u64 {
+    if entry.object.starts_with(SPACE) {
+        return 0;
+    }
     entry.row.shown.saturating_sub(entry.row.resident)
+}
+
+/// What is compressed, and what it takes.
+fn packed(row: &Row) -> String {
+    match row.packed {
+        0 => String::new(),
+        packed => format!("{}({})", amount(packed), amount(row.packed_bytes)),
+    }
 }
 
 fn amount(bytes: u64) -> String {
@@ -173,7 +243,6 @@ fn count(number: f64) -> String {
 mod tests {
     use super::*;
     use hostlink::memory::Kernel;
-    use ledger::Row;
 
     const KERNEL: Kernel =
         Kernel { objects: 7, bytes: 4096, faults: 9, faults_refused: 0, faults_late: 0 };
@@ -204,6 +273,36 @@ mod tests {
         assert_eq!(json["objects"][0]["per_second"]["faults"], 10.0);
         assert_eq!(json["heaps"][0]["used"], 3 << 10);
         assert_eq!(json["kernel"]["objects"], 7);
+    }
+
+    #[test]
+    fn each_machine_has_its_memory_and_its_files() {
+        let entry = |manager: &str, object: &str, faults| {
+            let row = Row { resident: 5 << 20, shown: 7 << 20, faults, ..Row::default() };
+            Entry { manager: manager.into(), object: object.into(), row }
+        };
+        let sample = |faults| {
+            let all = [
+                ("swap", "ram-compute"),
+                ("image", "root.erofs"),
+                ("image", "@compute"),
+                ("image", "@relay"),
+                ("anon", "ram-service"),
+            ];
+            let entries = all.map(|(manager, object)| entry(manager, object, faults)).into();
+            Sample { entries, heaps: Vec::new(), kernel: KERNEL }
+        };
+        let start = Instant::now();
+        let (before, later) = ((start, sample(10)), (start + Duration::from_secs(1), sample(30)));
+        let lines = lines(&later, Some(&before));
+        let [compute, service] = guests(&lines).try_into().expect("two machines");
+        assert_eq!((compute.name, &*compute.manager, compute.shared), ("compute", "swap", 7 << 20));
+        assert_eq!(compute.per_second.faults, 40.0);
+        assert_eq!((service.name, &*service.manager, service.shared), ("service", "anon", 0));
+        assert_eq!(service.per_second.faults, 20.0);
+        let text = table(&lines, &later.1);
+        // Two of the memories and the file; what is told of spaces is in them already.
+        assert!(text.contains("in RAM once: 6.0 MiB"), "{text}");
     }
 
     #[test]

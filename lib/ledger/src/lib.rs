@@ -7,6 +7,10 @@
 use memory::{Memory, OutOfBounds};
 use serde::{Deserialize, Serialize};
 
+/// What the name of a row begins with that tells of a space, not of an object: what of all objects is shown
+/// there, and its faults.
+pub const SPACE: char = '@';
+
 /// Bytes of a manager's ledger.
 pub const LENGTH: u64 = 8192;
 

@@ -3,7 +3,8 @@
 //! whose pages are copied for their client when it writes.
 //!
 //! Configuration: capability `archive`; parameter `files`, a list `offset:length,…` of the files'
-//! places in the archive, numbered from zero; region `ledger`, where it tells what there is. The badge
+//! places in the archive, numbered from zero; region `ledger`, where it tells what there is of each file, and
+//! behind these rows what each space has been shown of all files. The badge
 //! of a region's portal is the number of its space, below 64. For private views see `private.rs`.
 #![no_std]
 #![no_main]
@@ -27,8 +28,13 @@ rt::entry!(main);
 struct State {
     files: Vec<File>,
     private: Option<Private>,
+    /// What each space has been shown, by its number.
+    clients: [Row; CLIENTS],
     ledger: Option<Shared>,
 }
+
+/// Most spaces that are told apart.
+const CLIENTS: usize = 64;
 
 /// A file, and who uses what of it.
 struct File {
@@ -50,7 +56,8 @@ impl State {
             Err(part) => panic!("parameter 'files' is malformed at '{part}'"),
         });
         let ledger = Shared::region("ledger");
-        Self { files: files.collect(), private: Private::from_config(), ledger }
+        let clients = [Row::default(); CLIENTS];
+        Self { files: files.collect(), private: Private::from_config(), clients, ledger }
     }
 
     fn serve(
@@ -72,9 +79,14 @@ impl State {
         let found = piece(file.object, tag, fault.offset, fault.region_length);
         let found = found.ok_or(Error::BadAddress)?;
         file.shown(badge, &found);
+        let number = badge as usize % CLIENTS;
+        let client = &mut self.clients[number];
+        client.shown += found.length;
+        client.faults += 1;
         if let Some(ledger) = &self.ledger {
             // What finds no room there is told to nobody.
             let _ = file.row.write(ledger, tag.object.into());
+            let _ = client.write(ledger, (files + number) as u64);
         }
         Ok(of_file(memory, &found))
     }
@@ -106,7 +118,7 @@ impl File {
             self.row.resident += piece.length;
             self.row.resident_most = self.row.resident;
         }
-        self.spaces |= 1 << (badge % 64);
+        self.spaces |= 1 << (badge % CLIENTS as u64);
         self.row.spaces = self.spaces.count_ones().into();
         self.row.shown += piece.length;
         self.row.faults += 1;

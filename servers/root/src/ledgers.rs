@@ -49,6 +49,18 @@ impl Builder {
         Ok(())
     }
 
+    /// Names of all spaces, as rows about them are called, by their numbers: programs, then the guests of those of
+    /// them that are monitors.
+    fn spaces(&self) -> impl Iterator<Item = String> {
+        let programs = self.description.programs.iter();
+        let name = |name: &str| format!("{}{name}", ledger::SPACE);
+        let guests = programs.clone().map(move |program| {
+            let machine = self.description.machines.iter().find(|m| m.monitor == program.name);
+            name(machine.map_or("", |machine| &machine.name))
+        });
+        programs.map(move |program| name(&program.name)).chain(guests)
+    }
+
     /// Names of a manager's objects, in order.
     fn rows(&self, manager: &str) -> String {
         let list = |names: &mut dyn Iterator<Item = &str>| {
@@ -64,7 +76,10 @@ impl Builder {
                 let names = memory.map(|m| m.name.clone()).chain(heaps).chain(stacks);
                 names.fold(String::new(), |list, name| format!("{list}{name},"))
             }
-            1 => list(&mut self.files.iter().map(|file| file.name.as_str())),
+            1 => {
+                let files = self.files.iter().map(|file| file.name.clone());
+                files.chain(self.spaces()).fold(String::new(), |list, name| list + &name + ",")
+            }
             _ => {
                 let own = memory.filter(|m| m.swap.as_ref().is_some_and(|s| s.manager == manager));
                 list(&mut own.map(|m| m.name.as_str()))

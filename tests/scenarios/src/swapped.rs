@@ -83,12 +83,15 @@ pub fn downloads() -> Result<()> {
     top()
 }
 
-/// The command tells the same, and that both VMs share the files that they boot from.
+/// The command tells the same, of each VM and of each manager, and that both VMs share the files that they boot from.
 fn top() -> Result<()> {
-    // Others may run machines, too.
+    // Others may run machines, too. The second sample has rates.
     let pid = std::process::id().to_string();
-    let output = within(trapline()?.args(["top", "--json", "--count", "1", "--pid", &pid]), LIMIT)?;
-    let said: serde_json::Value = serde_json::from_slice(&output.stdout)
+    let arguments = ["top", "--json", "--count", "2", "--interval", "5", "--pid", &pid];
+    let output = within(trapline()?.args(arguments), LIMIT)?;
+    let last = String::from_utf8_lossy(&output.stdout);
+    let last = last.trim().lines().nth(1).unwrap_or_default();
+    let said: serde_json::Value = serde_json::from_str(last)
         .with_context(|| String::from_utf8_lossy(&output.stderr).into_owned())?;
     let found = |object: &str| {
         let all = said["objects"].as_array().into_iter().flatten();
@@ -96,10 +99,26 @@ fn top() -> Result<()> {
         rows.next().with_context(|| format!("'{object}' is missing: {said}"))
     };
     let kernel = found("vmlinuz")?;
-    let amount = |name: &str| kernel[name].as_u64().unwrap_or(0);
-    ensure!(amount("spaces") == 2 && amount("resident") > 0, "{kernel}");
-    ensure!(amount("shown") == 2 * amount("resident"), "it is not shared: {kernel}");
+    let amount = |row: &serde_json::Value, name: &str| row[name].as_u64().unwrap_or(0);
+    ensure!(amount(&kernel, "spaces") == 2 && amount(&kernel, "resident") > 0, "{kernel}");
+    let twice = 2 * amount(&kernel, "resident");
+    ensure!(amount(&kernel, "shown") == twice, "it is not shared: {kernel}");
     ensure!(found("ram-compute")?["read"].as_u64() > Some(0), "{said}");
+    // Both VMs and the relay see the root image.
+    let root = found("root.erofs")?;
+    ensure!(amount(&root, "spaces") == 3, "{root}");
+    let machines = said["machines"].as_array().into_iter().flatten();
+    let [compute, service] = machines.collect::<Vec<_>>()[..] else { anyhow::bail!("{said}") };
+    ensure!(compute["name"] == "compute" && service["name"] == "service", "{said}");
+    let (files, most) =
+        ([compute, service].map(|vm| amount(vm, "shared")), amount(&root, "resident"));
+    ensure!(files.iter().all(|shown| (1..=most).contains(shown)), "{files:?} of {most}");
+    ensure!(files.iter().sum::<u64>() > most, "nothing is shared: {files:?} of {most}");
+    let memory = &compute["memory"];
+    for name in ["resident", "packed", "disk", "read", "written"] {
+        ensure!(amount(memory, name) > 0, "no '{name}': {memory}");
+    }
+    ensure!(compute["per_second"]["faults"].as_f64() > Some(0.0), "no faults: {compute}");
     Ok(())
 }
 
