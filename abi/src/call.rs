@@ -93,7 +93,8 @@ calls! {
     VcpuPortal = 17;
     /// `(vcpu)`: makes it leave the guest (or its `blocked` state) with exit class `Recall`.
     VcpuRecall = 18;
-    /// `(space, base, length, portal, tag, MemRights, page-size hint as log2: 12, 21, 30)`.
+    /// `(space, base, length, portal, tag, MemRights, page-size hint as log2: 12, 21, 30)`. In the space of a guest
+    /// the hint may be [`REGISTERS`](crate::REGISTERS) too.
     /// Portal selector 0 makes a *pinned* region: only `Map` by the holder of the space fills it.
     /// Errors, beside those of capabilities: `Unaligned`, `WrapsAround`, `BadAddress` (beyond the space's end),
     /// `Overlap`, `NoRight` (more than the portal's), `Cycle`, `Quota`; `BadArgument` for a length of zero, a hint

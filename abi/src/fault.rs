@@ -26,7 +26,7 @@ pub struct FaultMessage {
     pub ip: u64,
     /// Length of the region in bytes.
     pub region_length: u64,
-    /// log2 of the region's page-size hint.
+    /// log2 of the region's page-size hint, or [`REGISTERS`](crate::REGISTERS).
     pub page_hint: u64,
 }
 

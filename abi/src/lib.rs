@@ -25,6 +25,6 @@ pub use call::{
 pub use end::{EndCause, ThreadEnd};
 pub use error::Error;
 pub use fault::{Access, FaultMessage, FaultReply};
-pub use region::RegionInfo;
+pub use region::{REGISTERS, RegionInfo};
 pub use rights::{MemRights, ObjRights};
 pub use units::*;

@@ -8,6 +8,11 @@ const MANAGED: u64 = 1 << 16;
 /// Attribute: it has a window.
 const WINDOW: u64 = 1 << 17;
 
+/// The page-size hint of regions of a guest's space in which no page suits: registers of a device. Their manager
+/// gets each access with the vCPU's state beside it, in its state page, carries it out there, and answers
+/// [`FaultReply::Resume`](crate::FaultReply::Resume). An access that its manager did not live to answer, is made again.
+pub const REGISTERS: u8 = 0;
+
 /// A region, as whoever controls its space may see it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RegionInfo {
@@ -17,7 +22,7 @@ pub struct RegionInfo {
     pub length: u64,
     /// Most rights that a mapping in it can have.
     pub rights: MemRights,
-    /// log2 of the page size that suits it.
+    /// log2 of the page size that suits it, or [`REGISTERS`].
     pub hint: u8,
     /// False for a pinned region.
     pub managed: bool,

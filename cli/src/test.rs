@@ -93,6 +93,7 @@ const FREESTANDING: &[&str] = &[
     "image",
     "swap",
     "shared",
+    "device",
     "vmm",
     "relay",
     "net",

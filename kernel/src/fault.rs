@@ -9,7 +9,7 @@ use abi::trace::Kind;
 use abi::vcpu::ExitClass;
 use abi::{
     Access, EndCause, Error, FaultMessage, FaultReply, HostPhys, MemRights, Message, PAGE_SIZE,
-    SpaceAddr, SpaceKind,
+    REGISTERS, SpaceAddr, SpaceKind,
 };
 use regions::Range;
 use scheduling::Id;
@@ -130,7 +130,7 @@ impl Kernel {
             Ok(None) => self.end_fault(id),
             Ok(Some(route)) => {
                 let ip = self.threads.get(id).map_or(0, Thread::ip);
-                let state = self.is_monitor(id, route.handler);
+                let state = route.binding.hint == REGISTERS;
                 if state {
                     self.store_state(id, Some((address, access)));
                 }

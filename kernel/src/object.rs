@@ -48,7 +48,7 @@ pub struct Binding {
     pub tag: u64,
     /// Most rights that a mapping can have.
     pub rights: MemRights,
-    /// log2 of the page size that suits it.
+    /// log2 of the page size that suits it, or [`abi::REGISTERS`].
     pub hint: u8,
     /// Where its manager keeps its pages, in the manager's space.
     pub window: Option<SpaceAddr>,

@@ -148,17 +148,6 @@ impl Kernel {
         }
     }
 
-    /// True when the manager is the monitor of the vCPU: lives in the space of the thread that
-    /// handles its recalls.
-    pub fn is_monitor(&mut self, id: Id<Thread>, manager: Id<Thread>) -> bool {
-        let Some(part) = self.part(id) else { return false };
-        let recall = part.portals[ExitClass::Recall as usize];
-        let Some(portal) = recall.or(part.portals[ExitClass::Other as usize]) else { return false };
-        let space = |thread: Id<Thread>| self.threads.get(thread).map(|t| t.space).ok();
-        let monitor = self.portals.get(portal).ok().and_then(|p| space(p.handler));
-        monitor.is_some() && monitor == space(manager)
-    }
-
     /// Drops translations that processors hold of a guest's memory.
     pub fn flush_guests(&mut self, space: Id<Space>) {
         let own = crate::machine::cpu::id();

@@ -17,8 +17,19 @@ const COMMON: &[&str] = &[
 ];
 
 /// The native programs.
-pub const NATIVE: &[&str] =
-    &["root", "anon", "image", "swap", "shared", "vmm", "relay", "net", "link", "native-tests"];
+pub const NATIVE: &[&str] = &[
+    "root",
+    "anon",
+    "image",
+    "swap",
+    "shared",
+    "device",
+    "vmm",
+    "relay",
+    "net",
+    "link",
+    "native-tests",
+];
 
 /// The Linux programs that run inside the VMs.
 pub const GUEST: &[&str] = &[

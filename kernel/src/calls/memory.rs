@@ -3,7 +3,7 @@ use super::{Outcome, args};
 use crate::kernel::Kernel;
 use crate::object::{Binding, Capability, Portal, Space};
 use crate::window;
-use abi::{Error, MemRights, ObjRights, RegionInfo, SpaceAddr, SpaceKind};
+use abi::{Error, MemRights, ObjRights, REGISTERS, RegionInfo, SpaceAddr, SpaceKind};
 use regions::{Range, RegionMap};
 use scheduling::Id;
 
@@ -16,7 +16,8 @@ pub fn region_bind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), 
     let target = k.spaces.get(space)?;
     let range = Range::new(a[1], a[2], target.limit())?;
     let rights = rights_of_region(target.kind, a[5])?;
-    if !matches!(a[6], 12 | 21 | 30) {
+    let registers = a[6] == REGISTERS.into() && target.kind == SpaceKind::Guest;
+    if !registers && !matches!(a[6], 12 | 21 | 30) {
         return Err(Error::BadArgument);
     }
     target.regions.check_free(range)?;

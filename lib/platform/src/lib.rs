@@ -1,12 +1,13 @@
 //! What the machine of a VM looks like apart from its virtio devices: the processor's
-//! identification, its model-specific registers, paravirtual time, the serial port, and when an
-//! interrupt can be delivered. Pure; used by the monitor.
+//! identification, its model-specific registers, paravirtual time, the serial port, when an
+//! interrupt can be delivered, and what its instructions do. Pure; used by the monitor and by device models.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;
 
 pub mod clock;
+pub mod code;
 pub mod cpuid;
 pub mod delivery;
 pub mod eoi;

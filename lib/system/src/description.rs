@@ -1,4 +1,5 @@
 //! The declared system.
+use crate::models::Models;
 use crate::sharing::Sharing;
 use alloc::collections::BTreeMap;
 use alloc::format;
@@ -182,6 +183,9 @@ pub struct VirtualMachine {
     pub ram: String,
     /// File of the boot archive behind its persistent-memory device, at 4 GiB.
     pub root_image: String,
+    /// Devices that another program than the monitor models.
+    #[serde(default)]
+    pub models: Option<Models>,
     /// Exits that go elsewhere.
     #[serde(default)]
     pub routes: Vec<ExitRoute>,
@@ -303,18 +307,21 @@ impl Description {
             self.need(&channel.first.program, channel.first.thread, &channel.name)?;
             self.need(&channel.second.program, channel.second.thread, &channel.name)?;
         }
-        for machine in &self.machines {
-            self.need(&machine.monitor, 0, &machine.name)?;
-            if !self.memory.iter().any(|m| m.name == machine.ram) {
-                return Err(format!("machine '{}': no memory '{}'", machine.name, machine.ram));
-            }
-            for route in &machine.routes {
-                self.need(&route.program, route.thread, &machine.name)?;
-            }
-            machine.windows.iter().try_for_each(|window| self.check_window(window))?;
-        }
+        self.machines.iter().try_for_each(|machine| self.check_machine(machine))?;
         self.devices.iter().try_for_each(|d| self.need(&d.program, 0, "a device"))?;
         self.check_sharing()
+    }
+
+    fn check_machine(&self, machine: &VirtualMachine) -> Result<(), String> {
+        self.need(&machine.monitor, 0, &machine.name)?;
+        if !self.memory.iter().any(|m| m.name == machine.ram) {
+            return Err(format!("machine '{}': no memory '{}'", machine.name, machine.ram));
+        }
+        for route in &machine.routes {
+            self.need(&route.program, route.thread, &machine.name)?;
+        }
+        machine.windows.iter().try_for_each(|window| self.check_window(window))?;
+        self.check_models(machine)
     }
 
     fn check_window(&self, window: &GuestWindow) -> Result<(), String> {

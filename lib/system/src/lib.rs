@@ -9,6 +9,7 @@ extern crate alloc;
 mod command_line;
 mod config;
 mod description;
+mod models;
 mod sharing;
 #[cfg(any(test, feature = "std"))]
 mod text;
@@ -19,6 +20,7 @@ pub use description::{
     Channel, Description, Device, End, ExitRoute, FileUse, GuestWindow, MemoryObject, MemoryUse,
     Program, STACK, STACK_LIMIT, Swap, VirtualMachine,
 };
+pub use models::{MODELLED, Models};
 pub use sharing::{SharedGuest, SharedObject, SharedUse, Sharing};
 #[cfg(any(test, feature = "std"))]
 pub use text::{TextError, from_text};

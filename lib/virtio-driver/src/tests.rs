@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use std::cell::RefCell;
 use std::rc::Rc;
 use virtio::model::Console;
-use virtio::{Function, PciFunction};
+use virtio::{Bars, Function, PciFunction};
 
 const BASE: u64 = 0x10_0000;
 const SIZE: u16 = 4;
@@ -70,7 +70,10 @@ impl Memory for Dma {
 }
 
 fn machine() -> (Machine, Fake) {
-    let console = Rc::new(RefCell::new(Function::new(Console::default(), 0xc100, 0xe000_1000)));
+    let console = Rc::new(RefCell::new(Function::new(
+        Console::default(),
+        Bars::Split { ports: 0xc100, memory: 0xe000_1000 },
+    )));
     (Machine { console, part: Part::Config }, Fake::new(BASE as usize + 0x1_0000))
 }
 

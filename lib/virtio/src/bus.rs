@@ -1,5 +1,6 @@
 //! Bus 0 by configuration mechanism 1 (PCI 3.0, 3.2.2.3.2): the address port and the data port.
-use crate::config_space::{ConfigSpace, Identity};
+use crate::config_space::{ConfigSpace, Identity, WINDOW_SIZE};
+use core::ops::Range;
 
 /// Most functions behind the host bridge.
 pub const SLOTS: usize = 32;
@@ -7,6 +8,17 @@ pub const SLOTS: usize = 32;
 pub const ADDRESS_PORT: u16 = 0xcf8;
 /// First of the four data ports.
 pub const DATA_PORT: u16 = 0xcfc;
+
+/// Guest-physical addresses of the memory BARs of functions that the monitor models.
+pub const MONITOR_WINDOW: Range<u64> = 0xe000_0000..0xe800_0000;
+
+/// Guest-physical addresses of the registers of the function in a slot that somebody else models: after reset, and for
+/// good, for they are a region of its own.
+#[must_use]
+pub const fn window(slot: u8) -> Range<u64> {
+    let start = MONITOR_WINDOW.end + slot as u64 * WINDOW_SIZE;
+    start..start + WINDOW_SIZE
+}
 
 /// Which register of which slot a data access means.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -1,11 +1,14 @@
 //! A virtio device as a PCI function: the modern transport (virtio 1.2, 4.1).
 //!
-//! All registers lie in one BAR of ports, so that no access to them needs an instruction to be
-//! decoded; the memory BAR holds the MSI-X table alone. Device numbers are those of modern-only
-//! devices.
+//! In one form all registers lie in a BAR of ports, so that no access to them needs an instruction to be
+//! decoded, and the memory BAR holds the MSI-X table alone; in the other one all of them lie in one memory BAR
+//! ([`Bars`]). Device numbers are those of modern-only devices.
 use crate::Msi;
-use crate::config_space::{ConfigSpace, Identity, NOTIFY, PORT_BAR_SIZE, Structure};
+use crate::config_space::{
+    Bars, ConfigSpace, Identity, NOTIFY, PORT_BAR_SIZE, Structure, TABLE_OFFSET, WINDOW_SIZE,
+};
 use crate::msix::{Msix, NO_VECTOR};
+use crate::notes::{Reader, Writer};
 use crate::queue::Queue;
 use alloc::vec::Vec;
 use memory::Memory;
@@ -17,7 +20,7 @@ pub const F_EVENT_IDX: u64 = 1 << 29;
 /// Chains may lie in tables of their own.
 pub const F_INDIRECT: u64 = 1 << 28;
 
-/// Registers of the common structure (virtio 1.2, 4.1.4.3), offsets in the port BAR.
+/// Registers of the common structure (virtio 1.2, 4.1.4.3), offsets in the BAR.
 mod common {
     pub const DEVICE_FEATURE_SELECT: u16 = 0;
     pub const DEVICE_FEATURE: u16 = 4;
@@ -38,7 +41,7 @@ mod common {
     pub const LENGTH: u16 = 64;
 }
 
-/// The structures in the port BAR.
+/// The structures in BAR 0.
 const NOTIFY_PORT: u16 = 0x40;
 const ISR_PORT: u16 = 0x48;
 const DEVICE_PORT: u16 = 0x80;
@@ -119,7 +122,7 @@ pub struct Function<D> {
 impl<D: Model> Function<D> {
     /// The device after power-on, its BARs at these places.
     #[must_use]
-    pub fn new(model: D, ports: u16, memory: u32) -> Self {
+    pub fn new(model: D, bars: Bars) -> Self {
         let msix = Msix::new(D::QUEUES.len() as u16 + 1);
         let mut space = ConfigSpace::new(Identity {
             vendor: 0x1af4,
@@ -128,7 +131,7 @@ impl<D: Model> Function<D> {
             revision: 1,
             subsystem: 0x40,
         });
-        space.add_bars(ports, memory);
+        space.add_bars(bars);
         space.add_capabilities(msix.count(), &STRUCTURES);
         Self {
             queues: D::QUEUES.iter().map(|size| Queue::new(*size)).collect(),
@@ -179,6 +182,68 @@ impl<D: Model> Function<D> {
         }
     }
 
+    /// The state, as words that [`Function::recall`] understands.
+    #[must_use]
+    pub fn notes(&self) -> Vec<u64> {
+        let mut notes = Writer::default();
+        notes.put(D::TYPE.into());
+        self.space.note(&mut notes);
+        self.msix.note(&mut notes);
+        for (queue, vector) in self.queues.iter().zip(&self.vectors) {
+            queue.note(&mut notes);
+            notes.put((*vector).into());
+        }
+        notes.put(self.driver_features);
+        let small = [
+            self.config_vector.into(),
+            self.status.into(),
+            self.device_select,
+            self.driver_select,
+            self.queue_select.into(),
+            self.isr.into(),
+        ];
+        small.into_iter().for_each(|word| notes.put(word.into()));
+        notes.0
+    }
+
+    /// Goes on with a state that was noted. False where the words make no sense: the device is then of no more
+    /// use, and is to be made anew.
+    #[must_use]
+    pub fn recall(&mut self, words: &[u64]) -> bool {
+        let mut notes = Reader::new(words);
+        self.take_up(&mut notes).is_some() && notes.is_at_end()
+    }
+
+    fn take_up(&mut self, notes: &mut Reader<'_>) -> Option<()> {
+        if notes.next()? != u64::from(D::TYPE) {
+            return None;
+        }
+        self.space.recall(notes)?;
+        self.msix.recall(notes)?;
+        self.msix.set_control(self.space.msix_control());
+        for n in 0..self.queues.len() {
+            self.queues.get_mut(n)?.recall(notes)?;
+            let vector = notes.small::<u16>()?;
+            *self.vectors.get_mut(n)? = self.checked_vector(vector.into());
+        }
+        self.driver_features = notes.next()?;
+        let vector = notes.small::<u16>()?;
+        self.config_vector = self.checked_vector(vector.into());
+        self.status = notes.small()?;
+        self.device_select = notes.small()?;
+        self.driver_select = notes.small()?;
+        self.queue_select = notes.small()?;
+        self.isr = notes.small()?;
+        // No driver gets that far with features that were not offered.
+        let accepted = self.status & status::FEATURES_OK != 0;
+        (!accepted || self.accepts_features()).then_some(())
+    }
+
+    /// True where the driver's features are offered ones, and modern.
+    fn accepts_features(&self) -> bool {
+        self.driver_features & !self.offered() == 0 && self.driver_features & F_VERSION_1 != 0
+    }
+
     fn offered(&self) -> u64 {
         self.model.features() | F_VERSION_1 | F_EVENT_IDX | F_INDIRECT
     }
@@ -203,11 +268,8 @@ impl<D: Model> Function<D> {
         }
         let new = value & !self.status;
         self.status |= value & !status::NEEDS_RESET;
-        if new & status::FEATURES_OK != 0 {
-            let alien = self.driver_features & !self.offered() != 0;
-            if alien || self.driver_features & F_VERSION_1 == 0 {
-                self.status &= !status::FEATURES_OK;
-            }
+        if new & status::FEATURES_OK != 0 && !self.accepts_features() {
+            self.status &= !status::FEATURES_OK;
         }
         if new & status::DRIVER_OK != 0 {
             self.model.start(self.driver_features);
@@ -296,6 +358,19 @@ impl<D: Model> Function<D> {
         if vector < self.msix.count() { vector } else { NO_VECTOR }
     }
 
+    /// What lies at an offset of the memory BAR.
+    fn place(&self, offset: u64) -> Place {
+        match self.space.bars() {
+            Some(Bars::Window { .. }) => match offset {
+                // Fits: it is less than a page.
+                0..TABLE_OFFSET => Place::Register(offset as u16),
+                TABLE_OFFSET..WINDOW_SIZE => Place::Table(offset - TABLE_OFFSET),
+                _ => Place::Nothing,
+            },
+            _ => Place::Table(offset),
+        }
+    }
+
     fn device_read(&self, offset: u16, length: u8) -> u32 {
         let mut image = [0; DEVICE_CONFIG];
         self.model.configuration(&mut image);
@@ -321,6 +396,13 @@ fn set_half(word: &mut u64, select: u32, value: u32) {
     }
 }
 
+/// What lies at an offset of a memory BAR.
+enum Place {
+    Register(u16),
+    Table(u64),
+    Nothing,
+}
+
 /// A function of any kind, as the bus sees it.
 pub trait PciFunction {
     /// Configuration space.
@@ -331,6 +413,11 @@ pub trait PciFunction {
     fn port_read(&mut self, offset: u16, length: u8) -> u32;
     /// Writes `length` bytes (1, 2, 4) of the port BAR.
     fn port_write(&mut self, offset: u16, length: u8, value: u32) -> Asked;
+    /// Reads `length` bytes (1, 2, 4, 8) of the memory BAR. Registers are not read 8 bytes at once (virtio 1.2,
+    /// 4.1.3.1): those read as zero.
+    fn memory_read(&mut self, offset: u64, length: u8) -> u64;
+    /// Writes `length` bytes (1, 2, 4, 8) of the memory BAR; registers not 8 bytes at once.
+    fn memory_write(&mut self, offset: u64, length: u8, value: u64) -> Asked;
     /// The MSI-X table and pending bits.
     fn msix(&mut self) -> &mut Msix;
     /// Resets the device, as its driver could.
@@ -360,6 +447,25 @@ impl<D: Model> PciFunction for Function<D> {
         match offset {
             NOTIFY_PORT if length == 2 => Asked::Kick(value as u16),
             0..common::LENGTH => self.common_write(offset, value),
+            _ => Asked::Nothing,
+        }
+    }
+
+    fn memory_read(&mut self, offset: u64, length: u8) -> u64 {
+        match self.place(offset) {
+            Place::Register(offset) if length <= 4 => self.port_read(offset, length).into(),
+            Place::Table(offset) => self.msix.read(offset, length),
+            _ => 0,
+        }
+    }
+
+    fn memory_write(&mut self, offset: u64, length: u8, value: u64) -> Asked {
+        match self.place(offset) {
+            Place::Register(offset) if length <= 4 => self.port_write(offset, length, value as u32),
+            Place::Table(offset) => {
+                self.msix.write(offset, length, value);
+                Asked::Nothing
+            }
             _ => Asked::Nothing,
         }
     }

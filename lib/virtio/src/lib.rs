@@ -16,10 +16,13 @@ mod config_space;
 mod function;
 pub mod model;
 mod msix;
+mod notes;
 mod queue;
 
 pub use chain::{Chain, Span};
-pub use config_space::{ConfigSpace, MEMORY_BAR_SIZE, PORT_BAR_SIZE};
+pub use config_space::{
+    Bars, ConfigSpace, MEMORY_BAR_SIZE, PORT_BAR_SIZE, TABLE_OFFSET, WINDOW_SIZE,
+};
 pub use function::{
     Asked, DEVICE_CONFIG, F_EVENT_IDX, F_INDIRECT, F_VERSION_1, Function, Model, PciFunction,
 };
@@ -37,3 +40,5 @@ pub struct Msi {
 
 #[cfg(test)]
 mod tests;
+#[cfg(test)]
+mod window_tests;

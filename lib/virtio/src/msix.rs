@@ -1,5 +1,6 @@
 //! MSI-X (PCI 3.0, 6.8.2): the table of messages, masks, and the pending bits.
 use crate::Msi;
+use crate::notes::{Reader, Writer};
 
 /// Most vectors that a function has.
 pub const MAX_VECTORS: usize = 16;
@@ -108,6 +109,26 @@ impl Msix {
             }
             _ => {}
         }
+    }
+
+    /// Notes everything but the control word, which the configuration space has.
+    pub(crate) fn note(&self, notes: &mut Writer) {
+        notes.put(self.pending.into());
+        for entry in self.entries.iter().take(self.count.into()) {
+            notes.put(entry.address);
+            notes.put(u64::from(entry.data) | u64::from(entry.masked) << 32);
+        }
+    }
+
+    /// Takes up what was noted.
+    pub(crate) fn recall(&mut self, notes: &mut Reader<'_>) -> Option<()> {
+        self.pending = notes.small()?;
+        for entry in self.entries.iter_mut().take(self.count.into()) {
+            entry.address = notes.next()?;
+            let word = notes.next()?;
+            (entry.data, entry.masked) = (word as u32, word >> 32 & 1 != 0);
+        }
+        Some(())
     }
 
     fn read_word(&self, offset: u64) -> u32 {

@@ -1,6 +1,7 @@
 //! The device's side of a split virtqueue (virtio 1.2, 2.7) whose rings the guest may fill with
 //! anything.
 use crate::chain::{Chain, Span};
+use crate::notes::{Reader, Writer};
 use memory::{Memory, OutOfBounds};
 
 /// Largest queue that the models offer.
@@ -113,6 +114,44 @@ impl Queue {
         self.enabled = true;
         self.event_idx = event_idx;
         self.broken = !self.layout.is_sound(self.max);
+    }
+
+    /// Notes everything.
+    pub(crate) fn note(&self, notes: &mut Writer) {
+        let Layout { size, descriptors, available, used } = self.layout;
+        let words = [descriptors, available, used];
+        words.into_iter().for_each(|word| notes.put(word));
+        let short = [
+            size,
+            self.next_available,
+            self.seen_available,
+            self.next_used,
+            self.shown_used,
+            self.decided_used,
+            self.coalesce,
+        ];
+        short.into_iter().for_each(|word| notes.put(word.into()));
+        [self.enabled, self.event_idx, self.broken].into_iter().for_each(|f| notes.put(f.into()));
+    }
+
+    /// Takes up what was noted. Positions need no check: each use of one is checked against the guest's rings.
+    pub(crate) fn recall(&mut self, notes: &mut Reader<'_>) -> Option<()> {
+        let (descriptors, available, used) = (notes.next()?, notes.next()?, notes.next()?);
+        self.layout = Layout { size: notes.small()?, descriptors, available, used };
+        self.next_available = notes.small()?;
+        self.seen_available = notes.small()?;
+        self.next_used = notes.small()?;
+        self.shown_used = notes.small()?;
+        self.decided_used = notes.small()?;
+        self.coalesce = notes.small::<u16>()?.max(1);
+        (self.enabled, self.event_idx, self.broken) = (notes.flag()?, notes.flag()?, notes.flag()?);
+        self.broken |= self.enabled && !self.layout.is_sound(self.max);
+        Some(())
+    }
+
+    /// The device has been kept busy for longer than any driver would: that is nonsense too.
+    pub(crate) fn give_up(&mut self) {
+        self.broken = true;
     }
 
     /// True once the guest has enabled the queue.

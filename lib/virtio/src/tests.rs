@@ -132,7 +132,8 @@ pub(crate) fn published<D: Model>(function: &mut Function<D>, memory: &Fake) -> 
 
 #[test]
 fn a_guest_finds_the_device_and_the_sizes_of_its_bars() {
-    let mut function = Function::new(Console::default(), 0xc100, 0xe000_1000);
+    let mut function =
+        Function::new(Console::default(), Bars::Split { ports: 0xc100, memory: 0xe000_1000 });
     assert_eq!(function.space().read(0, 4), 0x1043_1af4);
     assert_eq!(function.space().read(6, 2) & 0x10, 0x10);
     assert_eq!(function.space().port_base(), Some(0xc100));
@@ -158,7 +159,8 @@ fn a_guest_finds_the_device_and_the_sizes_of_its_bars() {
 
 #[test]
 fn features_must_be_offered_and_modern() {
-    let mut function = Function::new(Entropy::default(), 0xc100, 0xe000_1000);
+    let mut function =
+        Function::new(Entropy::default(), Bars::Split { ports: 0xc100, memory: 0xe000_1000 });
     for accepted in [[0, 0], [1, 1]] {
         function.port_write(20, 1, 0);
         for (select, value) in accepted.into_iter().enumerate() {
@@ -173,7 +175,8 @@ fn features_must_be_offered_and_modern() {
 #[test]
 fn console_bytes_go_both_ways_with_one_interrupt_a_batch() {
     let memory = Fake::new(RAM);
-    let mut function = Function::new(Console::default(), 0xc100, 0xe000_1000);
+    let mut function =
+        Function::new(Console::default(), Bars::Split { ports: 0xc100, memory: 0xe000_1000 });
     start(&mut function, MODERN);
     let mut output = Driver::new(&memory, 1);
     memory.write(0x8000, b"hello, world").expect("inside");
@@ -220,7 +223,8 @@ fn console_bytes_go_both_ways_with_one_interrupt_a_batch() {
 #[test]
 fn interrupts_come_only_where_the_guest_wants_them() {
     let memory = Fake::new(RAM);
-    let mut function = Function::new(Entropy::default(), 0xc100, 0xe000_1000);
+    let mut function =
+        Function::new(Entropy::default(), Bars::Split { ports: 0xc100, memory: 0xe000_1000 });
     start(&mut function, MODERN);
     let mut driver = Driver::new(&memory, 0);
     driver.want_interrupt_at(2);
@@ -240,7 +244,8 @@ fn interrupts_come_only_where_the_guest_wants_them() {
 #[test]
 fn without_event_indices_flags_suppress() {
     let memory = Fake::new(RAM);
-    let mut function = Function::new(Console::default(), 0xc100, 0xe000_1000);
+    let mut function =
+        Function::new(Console::default(), Bars::Split { ports: 0xc100, memory: 0xe000_1000 });
     start(&mut function, F_VERSION_1);
     let mut driver = Driver::new(&memory, 1);
     driver.buffer(0, 0x8000, 4, false);
@@ -298,7 +303,8 @@ fn nonsense_in_the_rings_breaks_the_device_and_tells_the_driver() {
     ];
     for spoil in spoilers {
         let memory = Fake::new(RAM);
-        let mut function = Function::new(Entropy::default(), 0xc100, 0xe000_1000);
+        let mut function =
+            Function::new(Entropy::default(), Bars::Split { ports: 0xc100, memory: 0xe000_1000 });
         start(&mut function, MODERN);
         function.port_write(16, 2, 0);
         spoil(&mut Driver::new(&memory, 0));
@@ -316,7 +322,10 @@ fn nonsense_in_the_rings_breaks_the_device_and_tells_the_driver() {
 #[test]
 fn flushes_of_persistent_memory_succeed_and_other_requests_fail() {
     let memory = Fake::new(RAM);
-    let mut function = Function::new(Pmem::new(1 << 32..5 << 30), 0xc100, 0xe000_1000);
+    let mut function = Function::new(
+        Pmem::new(1 << 32..5 << 30),
+        Bars::Split { ports: 0xc100, memory: 0xe000_1000 },
+    );
     start(&mut function, MODERN);
     assert_eq!((function.port_read(0x80, 4), function.port_read(0x84, 4)), (0, 1));
     assert_eq!((function.port_read(0x88, 4), function.port_read(0x8c, 4)), (1 << 30, 0));
@@ -338,7 +347,10 @@ fn flushes_of_persistent_memory_succeed_and_other_requests_fail() {
 #[test]
 fn frames_go_both_ways_and_what_does_not_fit_is_dropped() {
     let memory = Fake::new(RAM);
-    let mut function = Function::new(Net::new([1, 2, 3, 4, 5, 6]), 0xc100, 0xe000_1000);
+    let mut function = Function::new(
+        Net::new([1, 2, 3, 4, 5, 6]),
+        Bars::Split { ports: 0xc100, memory: 0xe000_1000 },
+    );
     start(&mut function, MODERN);
     assert_eq!(function.port_read(0x80, 4), 0x0403_0201);
     let (mut receive, mut transmit) = (Driver::new(&memory, 0), Driver::new(&memory, 1));
@@ -380,7 +392,7 @@ proptest! {
         accesses in prop::collection::vec((0u8..3, any::<u16>(), 1u8..9, any::<u32>()), 0..200),
     ) {
         let memory = Fake::new(0x4000);
-        let mut function = Function::new(Console::default(), 0xc100, 0xe000_1000);
+        let mut function = Function::new(Console::default(), Bars::Split { ports: 0xc100, memory: 0xe000_1000 });
         for (kind, offset, length, value) in accesses {
             let small = offset % 0x140;
             match kind {
@@ -412,8 +424,8 @@ proptest! {
         rounds in 1usize..4,
     ) {
         let memory = Fake::new(0x8000);
-        let mut console = Function::new(Console::default(), 0xc100, 0xe000_1000);
-        let mut net = Function::new(Net::new([0; 6]), 0xc200, 0xe000_2000);
+        let mut console = Function::new(Console::default(), Bars::Split { ports: 0xc100, memory: 0xe000_1000 });
+        let mut net = Function::new(Net::new([0; 6]), Bars::Split { ports: 0xc200, memory: 0xe000_2000 });
         start(&mut console, MODERN);
         start(&mut net, MODERN);
         for round in words.chunks(words.len() / rounds + 1) {

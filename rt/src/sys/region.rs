@@ -17,7 +17,7 @@ pub struct Bind {
     pub tag: u64,
     /// Rights.
     pub rights: MemRights,
-    /// log2 of the page size that suits it: 12, 21 or 30.
+    /// log2 of the page size that suits it: 12, 21 or 30; or [`abi::REGISTERS`].
     pub hint: u64,
 }
 

@@ -36,6 +36,7 @@ impl Builder {
         }
         self.give_devices()?;
         self.create_machines()?;
+        self.give_models()?;
         self.give_swapped()?;
         self.finish_shares()?;
         (0..count).try_for_each(|n| self.write_config(n))?;

@@ -131,10 +131,10 @@ impl Builder {
         Ok(())
     }
 
-    /// Whoever had a capability of a space that was made anew gets the new one's.
-    fn show_again(&self, space: Selector) {
+    /// Whoever had a capability of a space or portal that was made anew gets the new one's.
+    fn show_again(&self, object: Selector) {
         for program in &self.programs {
-            let given = program.given.capabilities.iter().filter(|(from, ..)| *from == space);
+            let given = program.given.capabilities.iter().filter(|(from, ..)| *from == object);
             for (from, slot, mask) in given {
                 let _ = sys::cap_drop(program.space, *slot);
                 // It fails where that program has ended.
@@ -150,6 +150,7 @@ impl Builder {
             if !none {
                 sys::create_manager_portal(door.portal, door.thread, door.badge, door.rights)
                     .map_err(Failure::kernel("portal of a manager that is started again"))?;
+                self.show_again(door.portal);
             }
         }
         let programs = self.programs.iter().flat_map(|p| &p.given.managed);

@@ -21,10 +21,6 @@ pub const OWN_ARCHIVE: u64 = 0x40_0000_0000;
 /// Where the root server looks at device memory and firmware tables.
 pub const OWN_WINDOW: u64 = 0x60_0000_0000;
 
-/// Guest-physical address of the PCI register windows.
-pub const GUEST_DEVICES: u64 = 0xe000_0000;
-/// Their length.
-pub const GUEST_DEVICES_LENGTH: u64 = 0x1000_0000;
 /// Guest-physical address of the persistent-memory device.
 pub const GUEST_ROOT_IMAGE: u64 = 0x1_0000_0000;
 /// Most RAM that a virtual machine can have.

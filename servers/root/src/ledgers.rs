@@ -82,7 +82,7 @@ impl Builder {
             }
             _ => {
                 let own = memory.filter(|m| m.swap.as_ref().is_some_and(|s| s.manager == manager));
-                list(&mut own.map(|m| m.name.as_str()))
+                list(&mut own.map(|m| m.name.as_str())) + &self.modelled(manager)
             }
         }
     }

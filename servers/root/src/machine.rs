@@ -2,20 +2,21 @@
 //! exits go to the programs that the description names.
 use crate::boot::Builder;
 use crate::layout::{
-    BADGE_DEVICE, BADGE_EXIT, BADGE_ROUTE, GUEST_DEVICES, GUEST_DEVICES_LENGTH, GUEST_QUOTA,
-    GUEST_RAM_LIMIT, GUEST_ROOT_IMAGE, QUANTUM_US,
+    BADGE_DEVICE, BADGE_EXIT, BADGE_ROUTE, GUEST_QUOTA, GUEST_RAM_LIMIT, GUEST_ROOT_IMAGE,
+    QUANTUM_US,
 };
 use crate::program::RW;
 use crate::window::pinned_in;
 use crate::{FAULT_LIMIT, Failure, own};
 use abi::vcpu::EXIT_CLASSES;
-use abi::{MemRights, ObjRights, RootSelector, Selector, SpaceKind};
+use abi::{MemRights, ObjRights, REGISTERS, RootSelector, Selector, SpaceKind};
 use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use backing::Tag;
 use rt::sys::{self, Bind};
 use system::{GuestWindow, VirtualMachine};
+use virtio::bus::MONITOR_WINDOW;
 
 /// Number of an exit class by its name in `abi::vcpu::ExitClass`.
 fn class(name: &str) -> Result<u64, Failure> {
@@ -45,14 +46,16 @@ pub struct Machine {
     pub name: String,
     /// Number of its monitor.
     pub monitor: usize,
-    space: Selector,
+    /// Its guest-physical space.
+    pub space: Selector,
     vcpu: Selector,
     /// Its time.
     context: Selector,
-    cpu: u32,
+    /// Its processor.
+    pub cpu: u32,
     priority: u8,
     /// Where its state page is in RAM.
-    state: u64,
+    pub state: u64,
     /// Portals of exit classes, the monitor's first.
     portals: Vec<(u64, Selector)>,
 }
@@ -210,14 +213,16 @@ impl Builder {
         let monitor = self.space_number(&machine.monitor);
         let space_number = self.programs.len() as u64 + monitor;
         let portal = self.manager_of(number, cpu, space_number)?;
-        let bind = |builder: &mut Self, base, length, portal, tag, rights| {
-            let bind = Bind { space, base, length, portal, tag, rights, hint: 21 };
+        let bind = |builder: &mut Self, base, length, portal, tag, rights, hint| {
+            let bind = Bind { space, base, length, portal, tag, rights, hint };
             builder.guests.managed(bind).map_err(Failure::kernel(&what))
         };
-        bind(self, 0, ram, portal, tag(number as u32)?, all)?;
+        bind(self, 0, ram, portal, tag(number as u32)?, all, 21)?;
         self.shown(number, space, 0, "guest")?;
         self.join_monitor(number, &machine.monitor)?;
-        bind(self, GUEST_DEVICES, GUEST_DEVICES_LENGTH, device_portal, 0, RW)?;
+        let window = MONITOR_WINDOW;
+        let length = window.end - window.start;
+        bind(self, window.start, length, device_portal, 0, RW, REGISTERS.into())?;
         if !machine.root_image.is_empty() {
             let (file, length) = {
                 let (number, file) = self.file(&machine.root_image)?;
@@ -225,10 +230,7 @@ impl Builder {
             };
             let rights = MemRights::READ | MemRights::EXEC;
             let portal = self.manager_on(1, cpu, space_number, rights)?;
-            bind(self, GUEST_ROOT_IMAGE, length, portal, tag(file)?, rights)?;
-            let monitor = self.program(&machine.monitor)?;
-            let size = ("root_image_length".into(), format!("{length}"));
-            monitor.config.parameters.push(size);
+            bind(self, GUEST_ROOT_IMAGE, length, portal, tag(file)?, rights, 21)?;
         }
         let monitor = self.program(&machine.monitor)?;
         monitor.config.parameters.push(("memory".into(), format!("{ram}")));

@@ -17,6 +17,7 @@ mod layout;
 mod ledgers;
 mod loader;
 mod machine;
+mod models;
 mod planned;
 mod program;
 mod ram;

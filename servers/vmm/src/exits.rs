@@ -1,13 +1,13 @@
 //! What each exit means.
-use crate::code::{self, Expected};
-use crate::devices::MEMORY_WINDOW;
 use crate::end::End;
 use crate::monitor::Monitor;
 use abi::vcpu::{ExitClass, ExitMessage, VcpuState, reg};
 use abi::{FaultMessage, Message};
 use memory::Memory;
+use platform::code::{self, Expected, Touch};
 use platform::cpuid;
 use platform::delivery::{self, GENERAL_PROTECTION, INVALID_OPCODE};
+use virtio::bus::MONITOR_WINDOW;
 
 /// Exit codes without a class of their own (AMD APM volume 2, appendix C).
 mod exit_code {
@@ -116,43 +116,35 @@ impl Monitor {
             self.end(&End::MemoryLost);
             return;
         }
-        match code::memory_access(&self.ram, state) {
-            // As on a bus where nobody answers: ones are read, writes get lost.
-            Some(access) => {
-                let rip = state.rip;
-                self.report(format_args!(
-                    "access to {address:#x}, where there is nothing, by {rip:#x}"
-                ));
-                access.loaded(&mut state.regs, u64::MAX);
-                code::advance(state, access.length);
-            }
-            None => self.end(&End::NoMemory { address, rip: state.rip }),
+        let rip = state.rip;
+        // As on a bus where nobody answers: ones are read, writes get lost.
+        if code::carry_out(&self.ram, state, |_| u64::MAX) {
+            self.report(format_args!(
+                "access to {address:#x}, where there is nothing, by {rip:#x}"
+            ));
+        } else {
+            self.end(&End::NoMemory { address, rip });
         }
     }
 
     /// An access to the devices' memory, which the processor left to us.
     pub fn device_access(&mut self, fault: &FaultMessage) {
-        let address = MEMORY_WINDOW.start.saturating_add(fault.offset);
+        let address = MONITOR_WINDOW.start.saturating_add(fault.offset);
         let mut page = self.page;
         page.with(|state| {
             self.begin_exit(ExitClass::Other, state);
-            match code::memory_access(&self.ram, state) {
-                Some(access) => {
-                    if let Some(value) = access.stored(&state.regs) {
-                        self.devices.memory_write(address, access.width, value);
-                    } else {
-                        let value = self.devices.memory_read(address, access.width);
-                        access.loaded(&mut state.regs, value);
-                    }
-                    code::advance(state, access.length);
+            let devices = &mut self.devices;
+            let done = code::carry_out(&self.ram, state, |touch| match touch {
+                Touch::Read(width) => devices.memory_read(address, width),
+                Touch::Write(width, value) => {
+                    devices.memory_write(address, width, value);
+                    0
                 }
-                None => {
-                    let rip = state.rip;
-                    self.report(format_args!(
-                        "strange access to a device at {address:#x} by {rip:#x}"
-                    ));
-                    delivery::raise(state, GENERAL_PROTECTION, Some(0));
-                }
+            });
+            if !done {
+                let rip = state.rip;
+                self.report(format_args!("strange access to a device at {address:#x} by {rip:#x}"));
+                delivery::raise(state, GENERAL_PROTECTION, Some(0));
             }
             self.finish_exit(ExitClass::Other, state);
         });

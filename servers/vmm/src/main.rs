@@ -10,7 +10,6 @@
 extern crate alloc;
 
 mod boot;
-mod code;
 mod devices;
 mod end;
 mod exits;

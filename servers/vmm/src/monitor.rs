@@ -1,6 +1,5 @@
 //! The state of one VM, and what happens around every exit.
 use crate::boot;
-use crate::code;
 use crate::devices::{Devices, Settings};
 use crate::end::End;
 use crate::restart::Restarts;
@@ -12,13 +11,11 @@ use apic::Apic;
 use hostlink::VM_ENDED;
 use linuxboot::Loaded;
 use platform::clock::Clock;
+use platform::code;
 use platform::delivery::{self, Outcome};
 use platform::eoi::EndOfInterrupt;
 use platform::serial::Serial;
 use rt::{Shared, VcpuPage, log, sys, time};
-
-/// Guest-physical address of the root image.
-const ROOT_IMAGE: u64 = 1 << 32;
 
 /// One VM.
 pub struct Monitor {
@@ -69,9 +66,7 @@ impl Monitor {
         let config = rt::config();
         let role = config.parameter("role").unwrap_or("compute").to_string();
         let ram = needed(Shared::region("ram"), "region 'ram'");
-        let image = config.number("root_image_length").unwrap_or(0);
-        let root_image = ROOT_IMAGE..ROOT_IMAGE.saturating_add(image);
-        let settings = Settings { service: role == "service", root_image };
+        let settings = Settings { service: role == "service" };
         let mut monitor = Self {
             restarts: Restarts::new(&role),
             role,

@@ -1,11 +1,11 @@
 //! Model-specific registers: those of the interrupt controller, the paravirtual ones, the
 //! processor's own.
-use crate::code::{self, Expected};
 use crate::monitor::Monitor;
 use abi::vcpu::{VcpuState, reg};
 use apic::{MSR_APIC_BASE, MSR_TSC_DEADLINE, MSR_X2APIC};
 use platform::GeneralProtection;
 use platform::clock::{MSR_SYSTEM_TIME, MSR_WALL_CLOCK};
+use platform::code::{self, Expected};
 use platform::delivery::{self, GENERAL_PROTECTION};
 use platform::eoi::MSR_PV_EOI;
 use rt::time;

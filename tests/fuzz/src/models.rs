@@ -3,7 +3,7 @@ use apic::Apic;
 use arbitrary::{Arbitrary, Unstructured};
 use memory::{Fake, Memory};
 use virtio::model::{Console, Entropy, Net, Pmem, Vsock};
-use virtio::{Asked, Function, Model, PciFunction};
+use virtio::{Asked, Bars, Function, Model, PciFunction};
 use wire::vsock::{Bytes, Connection, Record};
 
 const RAM: usize = 0x8000;
@@ -58,35 +58,49 @@ enum Step {
     Look,
 }
 
-/// A device of one kind, chosen by the first byte, and the driver's steps.
+/// A device of one kind, chosen by the first byte, and the driver's steps. With that byte's highest bit its registers are all in
+/// memory, and another device takes over after each step.
 pub fn virtio(bytes: &[u8]) {
     let Some((kind, bytes)) = bytes.split_first() else { return };
-    match kind % 5 {
-        0 => drive(Console::default(), bytes, |f, memory, _| {
+    let bytes = (bytes, kind >> 7 == 1);
+    match kind % 128 % 5 {
+        0 => drive(Console::default, bytes, |f, memory, _| {
             f.model.output(&mut f.queues, memory, |bytes| bytes.len() / 2);
             f.model.input(&mut f.queues, memory, &[7; 40]);
         }),
-        1 => drive(Entropy::default(), bytes, |f, memory, _| {
+        1 => drive(Entropy::default, bytes, |f, memory, _| {
             f.model.serve(&mut f.queues, memory, |bytes| bytes.fill(9));
         }),
-        2 => drive(Net::new([2; 6]), bytes, |f, memory, _| {
-            f.model.output(&mut f.queues, memory, |frame| frame.len() % 5 != 0);
-            f.model.can_input(&mut f.queues, memory);
-            f.model.input(&mut f.queues, memory, &[1; 100]);
-        }),
-        3 => drive(Pmem::new(1 << 32..5 << 30), bytes, |f, memory, _| {
-            f.model.serve(&mut f.queues, memory);
-        }),
-        _ => drive(Vsock::new(3, 1), bytes, |f, memory, record| {
-            if let Some(record) = record {
-                f.model.request(record);
-            }
-            let mut room = 20;
-            f.model.run(&mut f.queues, memory, |_| {
-                room -= 1;
-                room > 0
-            });
-        }),
+        2 => drive(
+            || Net::new([2; 6]),
+            bytes,
+            |f, memory, _| {
+                f.model.output(&mut f.queues, memory, |frame| frame.len() % 5 != 0);
+                f.model.can_input(&mut f.queues, memory);
+                f.model.input(&mut f.queues, memory, &[1; 100]);
+            },
+        ),
+        3 => drive(
+            || Pmem::new(1 << 32..5 << 30),
+            bytes,
+            |f, memory, _| {
+                f.model.serve(&mut f.queues, memory);
+            },
+        ),
+        _ => drive(
+            || Vsock::new(3, 1),
+            bytes,
+            |f, memory, record| {
+                if let Some(record) = record {
+                    f.model.request(record);
+                }
+                let mut room = 20;
+                f.model.run(&mut f.queues, memory, |_| {
+                    room -= 1;
+                    room > 0
+                });
+            },
+        ),
     }
 }
 
@@ -124,12 +138,17 @@ fn start<D: Model>(function: &mut Function<D>) {
 }
 
 fn drive<D: Model>(
-    model: D,
-    bytes: &[u8],
+    model: impl Fn() -> D,
+    (bytes, changing): (&[u8], bool),
     mut work: impl FnMut(&mut Function<D>, &Fake, Option<&Record>),
 ) {
     let memory = Fake::new(RAM);
-    let mut function = Function::new(model, 0xc100, 0xe000_1000);
+    let bars = match changing {
+        true => Bars::Window { at: 0xe800_2000 },
+        false => Bars::Split { ports: 0xc100, memory: 0xe000_1000 },
+    };
+    let fresh = || Function::new(model(), bars);
+    let mut function = fresh();
     start(&mut function);
     let mut input = Unstructured::new(bytes);
     for _ in 0..200 {
@@ -138,10 +157,38 @@ fn drive<D: Model>(
         work(&mut function, &memory, record.as_ref());
         function.publish(&memory, &mut |_| {});
         while function.msix().next_unmasked().is_some() {}
+        if changing {
+            let mut notes = function.notes();
+            let mut next = fresh();
+            assert!(next.recall(&notes), "what a driver can bring about is taken up");
+            assert_eq!(next.notes(), notes);
+            if let Step::Memory { word, value } = step {
+                // Somebody has written over them.
+                let place = usize::from(word) % notes.len();
+                notes[place] ^= u64::from(value) << (word % 49);
+                let mut other = fresh();
+                if other.recall(&notes) {
+                    let memory = copied(&memory);
+                    work(&mut other, &memory, None);
+                    other.publish(&memory, &mut |_| {});
+                }
+            }
+            // What it knows beside the registers, if anything, is nobody's who takes over.
+            core::mem::swap(&mut next.model, &mut function.model);
+            function = next;
+        }
         if input.is_empty() {
             break;
         }
     }
+}
+
+fn copied(memory: &Fake) -> Fake {
+    let mut bytes = vec![0; RAM];
+    let copy = Fake::new(RAM);
+    let done = memory.read(0, &mut bytes).and_then(|()| copy.write(0, &bytes));
+    assert!(done.is_ok());
+    copy
 }
 
 /// Carries a step out; a record for the sockets, if that is what it is.
@@ -163,6 +210,9 @@ fn take<D: Model>(function: &mut Function<D>, memory: &Fake, step: &Step) -> Opt
         Step::Table { offset, length, value } => {
             function.msix().write(offset.into(), length, value.into());
             let _ = function.msix().read(offset.into(), length);
+            let at = u64::from(value) << 4 | u64::from(offset);
+            function.memory_write(at, length, at);
+            let _ = function.memory_read(at, length);
         }
         Step::Memory { word, value } => {
             let _ = memory.write(u64::from(word) * 2 % RAM as u64, &value.to_le_bytes());

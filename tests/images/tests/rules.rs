@@ -10,7 +10,8 @@ fn images() -> Vec<(String, Vec<u8>)> {
         root.join("target-native").join(group).join("x86_64-unknown-linux-gnu/native")
     };
     let mut images = vec![("kernel".to_owned(), folder("kernel").join("kernel"))];
-    for name in ["root", "anon", "image", "swap", "shared", "link", "net", "relay", "vmm"] {
+    for name in ["root", "anon", "image", "swap", "shared", "device", "link", "net", "relay", "vmm"]
+    {
         images.push((name.to_owned(), folder("programs").join(name)));
     }
     images

@@ -8,7 +8,7 @@ use crate::faults::manager;
 use crate::illegal::Blob;
 use crate::{Outcome, Test};
 use abi::vcpu::{EXIT_CLASSES, ExitClass, Segment, VcpuState};
-use abi::{BootInfo, Error, Event, MemRights, Message, Selector, SpaceKind};
+use abi::{BootInfo, Error, Event, MemRights, Message, REGISTERS, Selector, SpaceKind};
 use alloc::string::String;
 use core::mem::offset_of;
 use rt::sys::{self, Bind};
@@ -156,12 +156,12 @@ fn exits() -> Outcome {
     guest.serve()?;
     // The page at 0x3000 comes from a manager, the one at 0x4000 is a device of this thread.
     let server = crate::env::thread(0, manager, 0)?;
-    let bind = |base, portal, tag| {
+    let bind = |base, portal, tag, hint| {
         let (space, length, rights) = (guest.space, PAGE, READ_WRITE);
-        ok(sys::region_bind(Bind { space, base, length, portal, tag, rights, hint: 12 }), "bind")
+        ok(sys::region_bind(Bind { space, base, length, portal, tag, rights, hint }), "bind")
     };
-    bind(0x3000, portal(server, 5)?, 0)?;
-    bind(DEVICE, portal(THREAD, DEVICE_BADGE)?, 99)?;
+    bind(0x3000, portal(server, 5)?, 0, 12)?;
+    bind(DEVICE, portal(THREAD, DEVICE_BADGE)?, 99, REGISTERS.into())?;
     guest.start(BELOW)?;
     exit(&first()?, ExitClass::Recall)?;
     guest.reset();
@@ -211,12 +211,12 @@ fn late_manager() -> Outcome {
     let guest = Guest::new(0)?;
     guest.serve()?;
     let (hung, server) = (crate::failing::hung()?, crate::env::thread(0, manager, 0)?);
-    let bind = |base, portal, tag| {
+    let bind = |base, portal, tag, hint| {
         let (space, length, rights) = (guest.space, PAGE, READ_WRITE);
-        ok(sys::region_bind(Bind { space, base, length, portal, tag, rights, hint: 12 }), "bind")
+        ok(sys::region_bind(Bind { space, base, length, portal, tag, rights, hint }), "bind")
     };
-    bind(0x3000, portal(hung, 5)?, 0)?;
-    bind(DEVICE, portal(THREAD, DEVICE_BADGE)?, 99)?;
+    bind(0x3000, portal(hung, 5)?, 0, 12)?;
+    bind(DEVICE, portal(THREAD, DEVICE_BADGE)?, 99, REGISTERS.into())?;
     ok(sys::fault_limit(guest.space, 20_000), "limit")?;
     guest.start(BELOW)?;
     exit(&first()?, ExitClass::Recall)?;

@@ -84,14 +84,14 @@ impl Machine {
         let (code, offset) = window(2 * PAGE)?;
         words_at(code, 2 * PAGE).copy(0, Blob::Driver.code());
         let all = MemRights::READ | MemRights::WRITE | MemRights::EXEC;
-        let bind = |base, length, portal, tag, rights| {
-            let bind = Bind { space, base, length, portal, tag, rights, hint: 12 };
+        let bind = |base, length, portal, tag, rights, hint| {
+            let bind = Bind { space, base, length, portal, tag, rights, hint };
             ok(sys::region_bind(bind), "bind")
         };
-        bind(CODE, 2 * PAGE, NONE, 0, all)?;
+        bind(CODE, 2 * PAGE, NONE, 0, all, 12)?;
         ok(sys::map(space, CODE, RAM, offset, 2 * PAGE, all), "map")?;
-        bind(MEMORY, PAGE, portal(memory_manager, 5)?, 0, READ_WRITE)?;
-        bind(REGISTERS, LENGTH, portal(THREAD, DEVICE)?, TAG, READ_WRITE)?;
+        bind(MEMORY, PAGE, portal(memory_manager, 5)?, 0, READ_WRITE, 12)?;
+        bind(REGISTERS, LENGTH, portal(THREAD, DEVICE)?, TAG, READ_WRITE, abi::REGISTERS.into())?;
         let (page, offset) = window(PAGE)?;
         ok(sys::create_vcpu(vcpu, space, 0, RAM, offset), "vCPU")?;
         let door = portal(THREAD, EXITS)?;

@@ -6,6 +6,7 @@
 mod bad_input;
 mod bare;
 mod demo;
+mod devices;
 mod differential;
 mod doctor;
 mod forms;
@@ -65,6 +66,7 @@ const SCENARIOS: &[Scenario] = &[
     ("managers_silent", managers::silent),
     ("managers_given_up", managers::given_up),
     ("managers_under_machines", managers::under_machines),
+    ("devices", devices::run),
     ("shared", shared::run),
     ("costs_in_instructions", kernel_costs::run),
     ("bad_input_unknown_package", bad_input::unknown_package),

@@ -1,4 +1,5 @@
 //! A source of random numbers (virtio 1.2, 5.4).
+use super::MOST_REQUESTS;
 use crate::{Chain, Model, Queue};
 use memory::Memory;
 
@@ -27,8 +28,10 @@ impl Entropy {
     ) {
         let Some(queue) = queues.first_mut() else { return };
         let mut bytes = [0; MAX_BYTES];
+        let mut left = MOST_REQUESTS;
         loop {
-            while queue.pop(memory, &mut self.chain) {
+            while left > 0 && queue.pop(memory, &mut self.chain) {
+                left -= 1;
                 let length = self.chain.writable_length().min(MAX_BYTES as u64) as usize;
                 let part = &mut bytes[..length];
                 source(part);
@@ -37,6 +40,9 @@ impl Entropy {
             }
             if !queue.listen(memory) {
                 return;
+            }
+            if left == 0 {
+                return queue.give_up();
             }
         }
     }

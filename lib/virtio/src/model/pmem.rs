@@ -1,5 +1,6 @@
 //! Persistent memory (virtio 1.2, 5.19): tells the guest where it lies; flushes need no work,
 //! since nothing of it can be written.
+use super::MOST_REQUESTS;
 use crate::{Chain, DEVICE_CONFIG, Model, Queue};
 use core::ops::Range;
 use memory::Memory;
@@ -36,8 +37,10 @@ impl Pmem {
     /// Answers all requests.
     pub fn serve<M: Memory>(&mut self, queues: &mut [Queue], memory: &M) {
         let Some(queue) = queues.first_mut() else { return };
+        let mut left = MOST_REQUESTS;
         loop {
-            while queue.pop(memory, &mut self.chain) {
+            while left > 0 && queue.pop(memory, &mut self.chain) {
+                left -= 1;
                 let mut kind = [0xff; 4];
                 let read = self.chain.read(memory, 0, &mut kind);
                 let known = read == Ok(4) && u32::from_le_bytes(kind) == FLUSH;
@@ -47,6 +50,9 @@ impl Pmem {
             }
             if !queue.listen(memory) {
                 return;
+            }
+            if left == 0 {
+                return queue.give_up();
             }
         }
     }

@@ -2,27 +2,28 @@
 //!
 //! The monitor owns one [`Devices`] and
 //! * gives it every port access that [`Devices::owns_port`] claims (configuration ports
-//!   `0xcf8..=0xcff` and the devices' register BARs; all virtio registers are on ports, so that
+//!   `0xcf8..=0xcff` and the devices' register BARs; the virtio registers are on ports, so that
 //!   kicks need no instruction decoding), and every access of the guest to
-//!   [`MEMORY_WINDOW`] (MSI-X tables only; set-up and interrupt masking);
+//!   [`MONITOR_WINDOW`] (MSI-X tables only; set-up and interrupt masking);
 //! * calls [`Devices::notified`] when its notification shows bits;
 //! * after each of these calls takes the interrupts from [`Devices::next_interrupt`] until there
 //!   is none, and delivers them to its x2APIC model as messages (address `0xfee.....`, data);
 //! * calls [`Devices::machine_ended`] when the VM is over.
+//!
+//! Some devices are modelled by another program ([`models`]), which has their registers.
+mod models;
 mod pipe;
 
 use alloc::collections::VecDeque;
 use core::ops::Range;
 use memory::Memory;
+use models::Models;
 use pipe::Pipe;
 pub use virtio::Msi;
-use virtio::bus::{ADDRESS_PORT, DATA_PORT, HostBridge};
-use virtio::model::{Console, Entropy, Net, Pmem, Vsock};
-use virtio::{Asked, Function, MEMORY_BAR_SIZE, Model, PORT_BAR_SIZE, PciFunction};
+use virtio::bus::{ADDRESS_PORT, DATA_PORT, HostBridge, MONITOR_WINDOW};
+use virtio::model::{Console, Net, Vsock};
+use virtio::{Asked, Bars, Function, MEMORY_BAR_SIZE, Model, PORT_BAR_SIZE, PciFunction};
 use wire::vsock::{DOORBELL_PORT, MAX_RECORD, Record, WAKE_PORT};
-
-/// Guest-physical addresses of the devices' memory BARs.
-pub const MEMORY_WINDOW: Range<u64> = 0xe000_0000..0xf000_0000;
 
 /// Where the first slot's ports would lie; the others follow.
 const PORTS: u16 = 0xc000;
@@ -37,8 +38,6 @@ const CARD: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
 pub struct Settings {
     /// The service VM has a network card, the compute VM has none.
     pub service: bool,
-    /// Guest-physical addresses of the root image (multiples of 4 KiB; 2 MiB is better).
-    pub root_image: Range<u64>,
 }
 
 /// A device and the monitor's end of its channel.
@@ -53,8 +52,7 @@ pub struct Devices<M> {
     bridge: HostBridge,
     console: Joined<Console>,
     agent: Joined<Console>,
-    pmem: Function<Pmem>,
-    entropy: Function<Entropy>,
+    models: Models,
     vsock: Joined<Vsock>,
     net: Option<Joined<Net>>,
     interrupts: VecDeque<Msi>,
@@ -63,8 +61,8 @@ pub struct Devices<M> {
 /// The device in a slot, its BARs where the guest will most likely leave them.
 fn plug<D: Model>(slot: u8, model: D) -> Function<D> {
     let ports = PORTS + u16::from(slot) * PORT_BAR_SIZE;
-    let memory = MEMORY_WINDOW.start + u64::from(slot) * MEMORY_BAR_SIZE;
-    Function::new(model, ports, memory as u32)
+    let memory = MONITOR_WINDOW.start + u64::from(slot) * MEMORY_BAR_SIZE;
+    Function::new(model, Bars::Split { ports, memory: memory as u32 })
 }
 
 fn join<D: Model>(slot: u8, model: D, channel: &str) -> Joined<D> {
@@ -89,8 +87,7 @@ impl<M: Memory> Devices<M> {
             bridge: HostBridge::new(),
             console: join(1, Console::default(), console),
             agent: join(2, Console::default(), agent),
-            pmem: plug(3, Pmem::new(settings.root_image.clone())),
-            entropy: plug(4, Entropy::default()),
+            models: Models::from_config(if settings.service { "service" } else { "compute" }),
             vsock: join(5, socket(settings), vsock),
             net: settings.service.then(|| join(6, Net::new(CARD), "packets")),
             interrupts: VecDeque::new(),
@@ -102,8 +99,7 @@ impl<M: Memory> Devices<M> {
         self.bridge = HostBridge::new();
         self.console.function = plug(1, Console::default());
         self.agent.function = plug(2, Console::default());
-        self.pmem = plug(3, Pmem::new(settings.root_image.clone()));
-        self.entropy = plug(4, Entropy::default());
+        self.models.power_on();
         self.vsock.function = plug(5, socket(settings));
         if let Some(net) = &mut self.net {
             net.function = plug(6, Net::new(CARD));
@@ -150,13 +146,13 @@ impl<M: Memory> Devices<M> {
         }
     }
 
-    /// The guest reads `length` (1, 2, 4, 8) bytes in [`MEMORY_WINDOW`].
+    /// The guest reads `length` (1, 2, 4, 8) bytes in [`MONITOR_WINDOW`].
     pub fn memory_read(&mut self, address: u64, length: u8) -> u64 {
         let Some((slot, offset)) = self.memory_slot(address) else { return u64::MAX };
         self.function(slot).map_or(u64::MAX, |f| f.msix().read(offset, length))
     }
 
-    /// The guest writes `length` (1, 2, 4, 8) bytes in [`MEMORY_WINDOW`].
+    /// The guest writes `length` (1, 2, 4, 8) bytes in [`MONITOR_WINDOW`].
     pub fn memory_write(&mut self, address: u64, length: u8, value: u64) {
         let Some((slot, offset)) = self.memory_slot(address) else { return };
         if let Some(function) = self.function(slot) {
@@ -175,6 +171,9 @@ impl<M: Memory> Devices<M> {
 
     /// The monitor was notified with these bits (those of no channel are ignored).
     pub fn notified(&mut self, bits: u64) {
+        if self.models.is_meant(bits) {
+            self.models.interrupts(&mut self.interrupts);
+        }
         if self.console.pipe.is_meant(bits) {
             self.serve(1);
         }
@@ -204,6 +203,8 @@ impl<M: Memory> Devices<M> {
             }
         }
         self.serve(5);
+        self.models.power_off();
+        self.models.interrupts(&mut self.interrupts);
         self.interrupts.clear();
     }
 
@@ -211,8 +212,6 @@ impl<M: Memory> Devices<M> {
         Some(match slot {
             1 => &mut self.console.function,
             2 => &mut self.agent.function,
-            3 => &mut self.pmem,
-            4 => &mut self.entropy,
             5 => &mut self.vsock.function,
             6 => &mut self.net.as_mut()?.function,
             _ => return None,
@@ -238,11 +237,18 @@ impl<M: Memory> Devices<M> {
         if target.slot == 0 {
             return self.bridge.space.read(target.offset, length);
         }
+        if self.models.have(target.slot) {
+            return self.models.read(target, length);
+        }
         self.function(target.slot).map_or(u32::MAX, |f| f.space().read(target.offset, length))
     }
 
     fn config_write(&mut self, port: u16, length: u8, value: u32) {
         let Some(target) = self.bridge.target(port, length) else { return };
+        if self.models.have(target.slot) {
+            self.models.write(target, length, value);
+            return self.models.interrupts(&mut self.interrupts);
+        }
         if let Some(function) = self.function(target.slot) {
             function.write_space(target.offset, length, value);
             self.collect_unmasked(target.slot);
@@ -263,17 +269,6 @@ impl<M: Memory> Devices<M> {
         match slot {
             1 => serve_console(&mut self.console, ram, &mut raise),
             2 => serve_console(&mut self.agent, ram, &mut raise),
-            3 => {
-                self.pmem.model.serve(&mut self.pmem.queues, ram);
-                self.pmem.publish(ram, &mut raise);
-            }
-            4 => {
-                let Function { model, queues, .. } = &mut self.entropy;
-                model.serve(queues, ram, |bytes| {
-                    rt::random(bytes);
-                });
-                self.entropy.publish(ram, &mut raise);
-            }
             5 => serve_vsock(&mut self.vsock, ram, &mut raise),
             6 => {
                 if let Some(net) = &mut self.net {

@@ -342,44 +342,92 @@ static u32 configuration(u32 function, u32 offset) {
     return inl(0xcfc);
 }
 
-/* The ports of virtio's device of that kind; all its registers are there. */
-static u32 ports_of(u32 kind) {
+enum { WINDOW = 0x2000, TABLE = 0x1000 };
+
+/* Virtio's device of that kind, as its number on the bus; 0 if there is none. */
+static u32 device_of(u32 kind) {
     for (u32 function = 0; function < 256; function++)
-        if (configuration(function, 0) == ((0x1040 + kind) << 16 | 0x1af4))
-            return configuration(function, 0x10) & ~3U;
+        if (configuration(function, 0) == ((0x1040 + kind) << 16 | 0x1af4)) return function;
     return 0;
+}
+
+static void configure(u32 function, u32 offset, u32 value) {
+    outl(0x80000000 | function << 8 | offset, 0xcf8);
+    outl(value, 0xcfc);
 }
 
 struct descriptor { u64 address; u32 length; u16 flags, next; };
 enum { GOES_ON = 1, FOR_DEVICE = 2, INDIRECT = 4, QUEUE = 8, NEEDS_RESET = 64 };
 
-static void place(u32 port, u64 address) {
-    outl(address, port);
-    outl(address >> 32, port + 4);
+static void place(u8 __iomem *at, u64 address) {
+    writel(address, at);
+    writel(address >> 32, at + 4);
 }
 
 /* One start of the device with a queue at these places, and one request; true when it found it broken. */
-static bool offered(u32 ports, u64 table, u64 available, u64 used, u16 index) {
-    outb(0, ports + 20);
-    outb(3, ports + 20);
-    outl(1, ports + 8), outl(1, ports + 12);
-    outl(0, ports + 8), outl(index & 1 ? 1 << 28 | 1 << 29 : 1 << 28, ports + 12);
-    outb(11, ports + 20);
-    outw(0, ports + 22), outw(QUEUE, ports + 24);
-    place(ports + 32, table), place(ports + 40, available), place(ports + 48, used);
-    outw(1, ports + 28);
-    outb(15, ports + 20);
-    outw(0, ports + 0x40);
-    return inb(ports + 20) & NEEDS_RESET;
+static bool offered(u8 __iomem *at, u64 table, u64 available, u64 used, u16 index) {
+    writeb(0, at + 20);
+    writeb(3, at + 20);
+    writel(1, at + 8), writel(1, at + 12);
+    writel(0, at + 8), writel(index & 1 ? 1 << 28 | 1 << 29 : 1 << 28, at + 12);
+    writeb(11, at + 20);
+    writew(0, at + 22), writew(QUEUE, at + 24);
+    place(at + 32, table), place(at + 40, available), place(at + 48, used);
+    writew(1, at + 28);
+    writeb(15, at + 20);
+    writew(0, at + 0x40);
+    return readb(at + 20) & NEEDS_RESET;
 }
 
+/* Everything into registers and table, in all widths, at all places; with its messages switched off. */
+static void garbage(u32 function, u8 __iomem *regs) {
+    u32 control = configuration(function, 0x40);
+    configure(function, 0x40, control & 0x3fffffff);
+    for (int n = 0; n < 20000; n++) {
+        u8 __iomem *at = regs + get_random_u32() % (n & 1 ? 0x60 : WINDOW - 8);
+        u64 value = get_random_u64() >> (get_random_u32() & 63);
+        switch (get_random_u32() % 5) {
+        case 0: writeb(value, at); break;
+        case 1: writew(value, at); break;
+        case 2: writel(value, at); break;
+        case 3: writeq(value, at); break;
+        case 4: (void)readb(at), (void)readw(at), (void)readl(at), (void)readq(at); break;
+        }
+        if (n % 1000 == 0) cond_resched();
+    }
+    for (int n = 0; n < 4; n++) configure(function, 4 * (get_random_u32() % 15 + 17), get_random_u32());
+    writeb(0, regs + 20);
+}
+
+/* A device elsewhere, or switched off, is nowhere. */
+static bool moved(u32 function, u8 __iomem *regs) {
+    u32 bar = configuration(function, 0x10), command = configuration(function, 4);
+    u32 before = readl(regs + 18), elsewhere, off;
+    configure(function, 0x10, bar + 0x100000);
+    elsewhere = readl(regs + 18);
+    configure(function, 0x10, bar);
+    configure(function, 4, command & ~2U);
+    off = readl(regs + 18);
+    configure(function, 4, command);
+    return before != ~0U && elsewhere == ~0U && off == ~0U && readl(regs + 18) == before;
+}
+
+static long abused(u32 kind);
+
+/* The source of random numbers, and the persistent memory, whose contents need none of its registers. */
 static long device(void) {
+    long numbers = abused(4), memory = abused(27);
+    return numbers < 0 ? numbers : memory < 0 ? memory : numbers + memory;
+}
+
+static long abused(u32 kind) {
     static const u64 places[] = {
-        0xc0000000, 0xcffff000, STUB_AT, STUB_AT + 0x1000, STUB_AT + 0x2000, 0xe0001000, 0xfee00000, 0x100000000,
+        0xc0000000, 0xcffff000, STUB_AT, STUB_AT + 0x1000, STUB_AT + 0x2000, 0xe0001000, 0xe8008000, 0xfee00000, 0x100000000,
         0x4000000000, 0x7ffffff000, ~0UL & PAGE_MASK, ~0UL, 0x8000000000000000,
     };
     static const u32 lengths[] = {0, 1, 16, 17, 4096, 0x7fffffff, ~0U};
-    u32 ports = ports_of(4);
+    u32 function = device_of(kind);
+    u8 __iomem *regs = function ? ioremap(configuration(function, 0x10) & ~15U, WINDOW) : NULL;
     /* Two pages: some requests, which are as they should be, go over the end of the first. */
     u8 *page = (u8 *)__get_free_pages(GFP_KERNEL | __GFP_ZERO, 1);
     struct descriptor *table = (void *)page, *second = (void *)(page + 2048);
@@ -387,7 +435,8 @@ static long device(void) {
     /* Where memory ends: a multiple of 16 MiB, less than that of which the kernel can't use. */
     u64 at = __pa(page), end = ALIGN(PFN_PHYS(get_num_physpages()), 16UL << 20);
     long broken = 0;
-    if (!ports || !page) return -ENODEV;
+    if (!regs || !page) return -ENODEV;
+    if (!moved(function, regs)) return -ENXIO;
     for (int n = 0; n < ARRAY_SIZE(places) * ARRAY_SIZE(lengths) * 8; n++) {
         cond_resched();
         u64 bad = places[n / 8 / ARRAY_SIZE(lengths)];
@@ -408,15 +457,16 @@ static long device(void) {
         case 6: available[1] = length; break;
         case 7: table[0] = (struct descriptor){at + 4095, length, FOR_DEVICE, 0}; break;
         }
-        broken += offered(ports, at, at + 1024, at + 3072, n);
+        broken += offered(regs, at, at + 1024, at + 3072, n);
         /* The rings themselves elsewhere, or one over the other. */
-        broken += offered(ports, n & 1 ? bad : at, n & 2 ? bad : at + 1024, n & 4 ? bad : at + 1024, n);
-        broken += offered(ports, at, at + 1024, at + 1024 + n % 64, n);
+        broken += offered(regs, n & 1 ? bad : at, n & 2 ? bad : at + 1024, n & 4 ? bad : at + 1024, n);
+        broken += offered(regs, at, at + 1024, at + 1024 + n % 64, n);
         /* Over the end of memory: the first descriptor, and the ring that is written to. */
-        broken += offered(ports, end - 1 - n % 15, at + 1024, at + 3072, n);
-        broken += offered(ports, at, at + 1024, end - 1 - n % 64, n);
+        broken += offered(regs, end - 1 - n % 15, at + 1024, at + 3072, n);
+        broken += offered(regs, at, at + 1024, end - 1 - n % 64, n);
     }
-    outb(0, ports + 20);
+    garbage(function, regs);
+    iounmap(regs);
     return broken;
 }
 

@@ -1,7 +1,7 @@
 use super::packet::{HEADER, Header, op};
 use super::*;
 use crate::tests::{Driver, MODERN, published, start};
-use crate::{Asked, Function, PciFunction};
+use crate::{Asked, Bars, Function, PciFunction};
 use memory::Fake;
 use proptest::prelude::*;
 use wire::vsock::WAKE_PORT;
@@ -26,7 +26,10 @@ struct World {
 impl World {
     fn new() -> Self {
         let memory = Fake::new(1 << 20);
-        let mut function = Function::new(Vsock::new(CID, WAKE_PORT), 0xc100, 0xe000_1000);
+        let mut function = Function::new(
+            Vsock::new(CID, WAKE_PORT),
+            Bars::Split { ports: 0xc100, memory: 0xe000_1000 },
+        );
         start(&mut function, MODERN);
         let (receive, transmit) = (Driver::new(&memory, 0), Driver::new(&memory, 1));
         let mut world =
