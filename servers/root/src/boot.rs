@@ -197,7 +197,8 @@ pub fn start() -> Result<Builder, Failure> {
         cpus: info.cpus,
         ..Config::default()
     });
-    let ram = Ram::new(OWN_HEAP)?;
+    let dirty = system::word(&info.command_line, "dirty").is_some();
+    let ram = Ram::new(OWN_HEAP, dirty)?;
     let (archive, files) = read_archive(&info)?;
     let mut builder = Builder {
         info,

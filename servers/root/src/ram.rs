@@ -3,6 +3,7 @@ use crate::layout::OWN_RAM;
 use crate::{Failure, own};
 use abi::{MemRights, RootSelector};
 use alloc::format;
+use memory::Memory;
 use rt::{Shared, sys};
 
 /// All RAM that the kernel left, seen through one window.
@@ -10,18 +11,24 @@ pub struct Ram {
     physical: u64,
     length: u64,
     next: u64,
+    /// What nobody asks to be zeroed is given out full of [`DIRT`].
+    dirty: bool,
     /// The window; offsets are offsets in the RAM capability.
     pub view: Shared,
 }
 
+/// A piece of what memory is full of that somebody has used before.
+const DIRT: [u8; 4096] = [0xa5; 4096];
+
 impl Ram {
-    /// Maps all of RAM. `used` bytes at its start are taken already.
-    pub fn new(used: u64) -> Result<Self, Failure> {
+    /// Maps all of RAM. `used` bytes at its start are taken already. `dirty`, for tests: whoever is to zero what he
+    /// gets is to be seen to do so, though an emulator's memory is zero at first.
+    pub fn new(used: u64, dirty: bool) -> Result<Self, Failure> {
         let ram = own(RootSelector::Ram);
         let (physical, length, _) = sys::mem_info(ram).map_err(Failure::kernel("RAM"))?;
         let rights = MemRights::READ | MemRights::WRITE;
         crate::window::pinned(OWN_RAM, ram, 0, length, rights)?;
-        Ok(Self { physical, length, next: used, view: Shared::own(OWN_RAM, length) })
+        Ok(Self { physical, length, next: used, dirty, view: Shared::own(OWN_RAM, length) })
     }
 
     /// Takes `length` bytes whose physical address is a multiple of `align`, zeroed if asked.
@@ -37,10 +44,15 @@ impl Ram {
                  give it more, or the virtual machines less"
             ))
         })?;
-        if zero {
-            let done = self.view.zero(at, length);
-            done.map_err(|_| Failure("RAM window".into()))?;
-        }
+        let done = match (zero, self.dirty) {
+            (true, _) => self.view.zero(at, length),
+            (false, true) => {
+                let mut places = (at..at + length).step_by(DIRT.len());
+                places.try_for_each(|place| self.view.write(place, &DIRT))
+            }
+            (false, false) => Ok(()),
+        };
+        done.map_err(|_| Failure("RAM window".into()))?;
         Ok(at)
     }
 

@@ -9,13 +9,13 @@ use trapline::launch::Options;
 use trapline::machine::kernel_test::{self, Program};
 use trapline::web::Server;
 
-/// The system; two managers are made to fail while it runs.
+/// The system; two managers are made to fail while it runs, and the memory that they give is not zero at first.
 const SYSTEM: Program = Program {
     name: "root",
     files: &["anon", "image", "native-managers"],
     system: Some(include_str!("managers.toml")),
     pattern: 5 * 4096 + 2048,
-    command_line: "fail.image=1000,2500 fail.anon=1500 until=3500",
+    command_line: "fail.image=1000,2500 fail.anon=1500 until=3500 dirty=1",
     ..kernel_test::TESTS
 };
 
