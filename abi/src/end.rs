@@ -1,5 +1,5 @@
 //! How threads end, as `Event::ThreadEnd` tells it.
-use crate::{MESSAGE_WORDS, Message};
+use crate::{Access, Error, MESSAGE_WORDS, Message};
 use core::fmt;
 
 /// First code of exceptions; the vector is added.
@@ -130,6 +130,79 @@ impl fmt::Display for EndCause {
     }
 }
 
+macro_rules! obstacles {
+    ($($(#[$doc:meta])* $name:ident = $value:literal, $text:literal;)*) => {
+        /// What is in the way of an access that no manager is asked about.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u64)]
+        pub enum Obstacle {
+            $($(#[$doc])* $name = $value,)*
+        }
+
+        impl Obstacle {
+            /// All of them.
+            pub const ALL: &[Self] = &[$(Self::$name),*];
+
+            /// A short text for reports.
+            #[must_use]
+            pub const fn text(self) -> &'static str {
+                match self {
+                    $(Self::$name => $text,)*
+                }
+            }
+        }
+    };
+}
+
+obstacles! {
+    /// No region is there.
+    NoRegion = 0, "no region";
+    /// The region does not allow it.
+    Rights = 1, "region without that right";
+    /// The region has no manager.
+    Pinned = 2, "pinned region, nothing mapped";
+    /// The manager has ended.
+    ManagerGone = 3, "manager gone";
+    /// The manager waits for this thread.
+    Cycle = 4, "manager waits for this thread";
+    /// The manager is on another processor, and can't run there.
+    WrongCpu = 5, "manager has no time on its own processor";
+}
+
+/// What is told of a page fault beyond its address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Detail {
+    /// Nothing.
+    #[default]
+    None,
+    /// The access, and what was in its way.
+    Obstacle(Access, Obstacle),
+    /// The manager's answer, or what is wrong with it: the status of an [`Error`].
+    Status(u64),
+}
+
+impl Detail {
+    const fn encode(self) -> [u64; 3] {
+        match self {
+            Self::None => [0; 3],
+            Self::Obstacle(access, obstacle) => [1, access as u64, obstacle as u64],
+            Self::Status(status) => [2, status, 0],
+        }
+    }
+
+    /// What makes no sense is nothing.
+    fn decode(kind: u64, first: u64, second: u64) -> Self {
+        let accesses = [Access::Read, Access::Write, Access::Execute];
+        let access = accesses.into_iter().find(|access| *access as u64 == first);
+        let obstacle = Obstacle::ALL.iter().find(|obstacle| **obstacle as u64 == second);
+        match (kind, access, obstacle) {
+            (1, Some(access), Some(obstacle)) => Self::Obstacle(access, *obstacle),
+            (2, ..) => Self::Status(first),
+            _ => Self::None,
+        }
+    }
+}
+
 /// The end of a thread: the message of `Event::ThreadEnd`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ThreadEnd {
@@ -137,6 +210,33 @@ pub struct ThreadEnd {
     pub cause: EndCause,
     /// Instruction that it had come to.
     pub ip: u64,
+    /// More about a page fault.
+    pub detail: Detail,
+}
+
+/// Why a thread ended, in words, without the instruction.
+#[derive(Clone, Copy, Debug)]
+pub struct Why<'a>(&'a ThreadEnd);
+
+impl fmt::Display for Why<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let cause = self.0.cause;
+        match (cause, self.0.detail) {
+            (EndCause::Fault { address }, Detail::Obstacle(access, obstacle)) => {
+                let access = match access {
+                    Access::Read => "read",
+                    Access::Write => "write",
+                    Access::Execute => "execution",
+                };
+                write!(f, "page fault, {access} at {address:#x}: {}", obstacle.text())
+            }
+            (EndCause::Refused { .. }, Detail::Status(status)) => match Error::check(status) {
+                Err(error) => write!(f, "{cause}: {}", error.text()),
+                Ok(()) => cause.fmt(f),
+            },
+            _ => cause.fmt(f),
+        }
+    }
 }
 
 impl ThreadEnd {
@@ -148,22 +248,28 @@ impl ThreadEnd {
         words[0] = code;
         words[1] = self.ip;
         words[2] = detail;
+        [words[3], words[4], words[5]] = self.detail.encode();
         words
+    }
+
+    /// Why, in words.
+    #[must_use]
+    pub const fn why(&self) -> Why<'_> {
+        Why(self)
     }
 
     /// The end that message words stand for; `None` for an unknown cause.
     #[must_use]
-    pub const fn decode(words: &Message) -> Option<Self> {
-        match EndCause::decode(words[0], words[2]) {
-            Some(cause) => Some(Self { cause, ip: words[1] }),
-            None => None,
-        }
+    pub fn decode(words: &Message) -> Option<Self> {
+        let cause = EndCause::decode(words[0], words[2])?;
+        let detail = Detail::decode(words[3], words[4], words[5]);
+        Some(Self { cause, ip: words[1], detail })
     }
 }
 
 impl fmt::Display for ThreadEnd {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}, at instruction {:#x}", self.cause, self.ip)
+        write!(f, "{}, at instruction {:#x}", self.why(), self.ip)
     }
 }
 
@@ -172,13 +278,37 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_report_says_what_was_in_the_way() {
+        extern crate std;
+        let told = |cause, detail| std::format!("{}", ThreadEnd { cause, ip: 16, detail });
+        let fault = EndCause::Fault { address: 64 };
+        let obstacle = Detail::Obstacle(Access::Write, Obstacle::NoRegion);
+        let text = "page fault, write at 0x40: no region, at instruction 0x10";
+        assert_eq!(told(fault, obstacle), text);
+        let refused = EndCause::Refused { address: 64 };
+        let text = "page fault at 0x40 not resolved: stack overflow, at instruction 0x10";
+        assert_eq!(told(refused, Detail::Status(Error::StackOverflow as u64)), text);
+        let text = "page fault at 0x40 not resolved, at instruction 0x10";
+        assert_eq!(told(refused, Detail::Status(0)), text);
+        // Words that nobody makes.
+        let mut words = ThreadEnd { cause: fault, ip: 16, detail: obstacle }.encode();
+        words[5] = 99;
+        assert_eq!(ThreadEnd::decode(&words).map(|end| end.detail), Some(Detail::None));
+    }
+
+    #[test]
     fn causes_survive_encoding() {
         for code in (0..8).chain(0x100..0x200) {
             let cause = EndCause::decode(code, 0x1234).expect("known");
             let detail = if code == 1 { 0 } else { 0x1234 };
             assert_eq!(cause.encode(), (code, detail));
-            let end = ThreadEnd { cause, ip: 5 };
-            assert_eq!(ThreadEnd::decode(&end.encode()), Some(end));
+            let accesses = [Access::Read, Access::Write, Access::Execute];
+            let all = accesses.into_iter().flat_map(|a| Obstacle::ALL.iter().map(move |o| (a, *o)));
+            let details = all.map(|(access, obstacle)| Detail::Obstacle(access, obstacle));
+            for detail in details.chain([Detail::None, Detail::Status(u64::MAX)]) {
+                let end = ThreadEnd { cause, ip: 5, detail };
+                assert_eq!(ThreadEnd::decode(&end.encode()), Some(end));
+            }
         }
         for code in [8, 0xff, 0x200, u64::MAX] {
             assert_eq!(EndCause::decode(code, 0), None);

@@ -22,7 +22,7 @@ pub use call::{
     CallNumber, Event, FIRST_FREE_SELECTOR, MESSAGE_WORDS, Message, NO_DEADLINE, SELECTOR_LIMIT,
     SpaceKind, SystemCounter, ThreadArgs,
 };
-pub use end::{EndCause, ThreadEnd};
+pub use end::{Detail, EndCause, Obstacle, ThreadEnd, Why};
 pub use error::Error;
 pub use fault::{Access, FaultMessage, FaultReply};
 pub use region::{REGISTERS, RegionInfo};

@@ -6,8 +6,7 @@ use crate::object::{
     Binding, Body, Capability, Notification, Portal, Request, Sc, Serving, Space, State, Thread,
 };
 use abi::trace::Kind;
-use abi::{Access, EndCause, Event, Message, SpaceKind, ThreadEnd};
-use core::fmt;
+use abi::{Access, Detail, EndCause, Event, Message, Obstacle, SpaceKind, ThreadEnd};
 use regions::Range;
 use scheduling::Id;
 
@@ -18,59 +17,27 @@ const MOST_EVENTS: usize = 64;
 const EVENTS_STEP: usize = 8;
 const EVENTS_COST: u64 = (EVENTS_STEP * size_of::<(u64, Message)>()) as u64;
 
-/// Why a thread ends; what the kernel's own report says of it beyond [`EndCause`].
+/// Why a thread ends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Reason {
-    /// Nothing beyond that.
-    Cause(EndCause),
-    /// A fault that nobody resolves.
-    Fault {
-        /// The address.
-        address: u64,
-        /// The access.
-        access: Access,
-        /// What is wrong.
-        text: &'static str,
-    },
-    /// The manager refused, or answered nonsense.
-    Refused {
-        /// The address.
-        address: u64,
-        /// The manager's status, or the kernel's error.
-        status: u64,
-    },
+pub struct Reason {
+    cause: EndCause,
+    detail: Detail,
 }
 
 impl Reason {
-    /// What programs are told of it.
-    fn cause(self) -> EndCause {
-        match self {
-            Reason::Cause(cause) => cause,
-            Reason::Fault { address, .. } => EndCause::Fault { address },
-            Reason::Refused { address, .. } => EndCause::Refused { address },
-        }
+    /// Nothing beyond that.
+    pub const fn of(cause: EndCause) -> Self {
+        Self { cause, detail: Detail::None }
     }
-}
 
-impl fmt::Display for Reason {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match *self {
-            Reason::Fault { address, access, text } => {
-                let access = match access {
-                    Access::Read => "read",
-                    Access::Write => "write",
-                    Access::Execute => "execution",
-                };
-                write!(f, "page fault, {access} at {address:#x}: {text}")
-            }
-            Reason::Refused { address, status } => match abi::Error::check(status) {
-                Err(error) => {
-                    write!(f, "page fault at {address:#x} not resolved: {}", error.text())
-                }
-                Ok(()) => self.cause().fmt(f),
-            },
-            Reason::Cause(cause) => cause.fmt(f),
-        }
+    /// An access to an address that nobody resolves, for this is in its way.
+    pub const fn obstacle(address: u64, access: Access, obstacle: Obstacle) -> Self {
+        Self { cause: EndCause::Fault { address }, detail: Detail::Obstacle(access, obstacle) }
+    }
+
+    /// Its manager has refused a fault, or answered nonsense: the manager's status, or the kernel's error.
+    pub const fn refused(address: u64, status: u64) -> Self {
+        Self { cause: EndCause::Refused { address }, detail: Detail::Status(status) }
     }
 }
 
@@ -79,21 +46,20 @@ impl Kernel {
     pub fn end_thread(&mut self, id: Id<Thread>, reason: Reason) {
         let Ok(thread) = self.threads.get(id) else { return };
         let (ip, space, cpu) = (thread.ip(), thread.space, thread.cpu);
-        if !matches!(reason.cause(), EndCause::Exit { code: 0 } | EndCause::Destroyed) {
-            crate::log!(
-                "space {} thread {} ended at ip {ip:#x}: {reason}",
-                space.index(),
-                id.index()
-            );
+        let Reason { cause, detail } = reason;
+        let end = ThreadEnd { cause, ip, detail };
+        if !matches!(cause, EndCause::Exit { code: 0 } | EndCause::Destroyed) {
+            let (space, thread, why) = (space.index(), id.index(), end.why());
+            crate::log!("space {space} thread {thread} ended at ip {ip:#x}: {why}");
         }
         let by = crate::machine::cpu::id();
-        let (code, detail) = reason.cause().encode();
+        let (code, detail) = cause.encode();
         trace::record(by, Kind::End, id.index(), code, detail);
         self.stop(id, cpu);
         self.withdraw(id);
         let reporter = self.threads.get(id).ok().and_then(|t| t.fault_portal);
         if let Some(portal) = reporter {
-            self.report_end(portal, ThreadEnd { cause: reason.cause(), ip }.encode());
+            self.report_end(portal, end.encode());
         }
         let Some(thread) = self.threads.remove(id) else { return };
         self.release_thread(id, &thread);
@@ -323,7 +289,7 @@ impl Kernel {
 
     fn end_childless(&mut self, id: Id<Space>) {
         while let Some(thread) = self.threads.find(|t| t.space == id) {
-            self.end_thread(thread, Reason::Cause(EndCause::Destroyed));
+            self.end_thread(thread, Reason::of(EndCause::Destroyed));
         }
         self.free_paid_by(id);
         let Ok(space) = self.spaces.get_mut(id) else { return };
@@ -375,7 +341,7 @@ impl Kernel {
     /// A request whose class nobody handles.
     pub fn end_unhandled(&mut self, id: Id<Thread>, request: &Request) {
         if let Request::Exit { class, .. } = request {
-            self.end_thread(id, Reason::Cause(EndCause::Unhandled { class: *class as u64 }));
+            self.end_thread(id, Reason::of(EndCause::Unhandled { class: *class as u64 }));
         }
     }
 }

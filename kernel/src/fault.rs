@@ -8,8 +8,8 @@ use crate::object::{Binding, Capability, Request, Space, State, Thread};
 use abi::trace::Kind;
 use abi::vcpu::ExitClass;
 use abi::{
-    Access, EndCause, Error, FaultMessage, FaultReply, HostPhys, MemRights, Message, PAGE_SIZE,
-    REGISTERS, SpaceAddr, SpaceKind,
+    Access, EndCause, Error, FaultMessage, FaultReply, HostPhys, MemRights, Message, Obstacle,
+    PAGE_SIZE, REGISTERS, SpaceAddr, SpaceKind,
 };
 use regions::Range;
 use scheduling::Id;
@@ -87,7 +87,7 @@ impl Kernel {
         let error = thread.frame().map_or(0, |f| f.error);
         let access = match access(error) {
             Some(access) if vector == PAGE_FAULT => access,
-            _ => return self.end_thread(id, Reason::Cause(EndCause::Exception { vector, error })),
+            _ => return self.end_thread(id, Reason::of(EndCause::Exception { vector, error })),
         };
         self.page_fault(id, fault_address(), access, ip);
     }
@@ -246,7 +246,7 @@ impl Kernel {
         let address = at.0;
         let Ok(thread) = self.threads.get_mut(id) else { return };
         if thread.vcpu().is_none() {
-            return self.end_thread(id, Reason::Refused { address, status });
+            return self.end_thread(id, Reason::refused(address, status));
         }
         crate::log!("nested fault at {address:#x} refused by its manager, status {status}");
         self.report_to_monitor(id, address, access);
@@ -381,14 +381,14 @@ impl Kernel {
 
 impl Refusal {
     fn reason(self, address: u64, access: Access) -> Reason {
-        let text = match self {
-            Refusal::NoRegion => "no region",
-            Refusal::Rights => "region without that right",
-            Refusal::Pinned => "pinned region, nothing mapped",
-            Refusal::Gone | Refusal::Orphan(_) => "manager gone",
-            Refusal::Cycle => "manager waits for this thread",
-            Refusal::WrongCpu => "manager has no time on its own processor",
+        let obstacle = match self {
+            Refusal::NoRegion => Obstacle::NoRegion,
+            Refusal::Rights => Obstacle::Rights,
+            Refusal::Pinned => Obstacle::Pinned,
+            Refusal::Gone | Refusal::Orphan(_) => Obstacle::ManagerGone,
+            Refusal::Cycle => Obstacle::Cycle,
+            Refusal::WrongCpu => Obstacle::WrongCpu,
         };
-        Reason::Fault { address, access, text }
+        Reason::obstacle(address, access, obstacle)
     }
 }

@@ -336,15 +336,12 @@ impl Kernel {
                 if !self.orphan(caller, handler, *address) {
                     self.end_thread(
                         caller,
-                        Reason::Cause(EndCause::ManagerGone { address: address.0 }),
+                        Reason::of(EndCause::ManagerGone { address: address.0 }),
                     );
                 }
             }
             Request::Exit { class, .. } => {
-                self.end_thread(
-                    caller,
-                    Reason::Cause(EndCause::MonitorGone { class: *class as u64 }),
-                );
+                self.end_thread(caller, Reason::of(EndCause::MonitorGone { class: *class as u64 }));
             }
         }
     }

@@ -13,7 +13,7 @@ use crate::end::Reason;
 use crate::kernel::Kernel;
 use crate::machine::cpu::ticks;
 use crate::object::{Body, Request, Serving, Space, State, Thread};
-use abi::{Access, EndCause, SpaceAddr, ThreadEnd};
+use abi::{Access, Detail, EndCause, SpaceAddr, ThreadEnd};
 use regions::Range;
 use scheduling::Id;
 
@@ -80,7 +80,7 @@ impl Kernel {
             let orphan = self.threads.get(id).is_ok_and(|thread| self.is_orphan(thread));
             self.withdraw_request(id);
             if orphan {
-                self.end_thread(id, Reason::Cause(EndCause::ManagerGone { address: address.0 }));
+                self.end_thread(id, Reason::of(EndCause::ManagerGone { address: address.0 }));
             } else {
                 self.give_up(id, address, access);
             }
@@ -97,12 +97,15 @@ impl Kernel {
         let address = at.0;
         let Ok(thread) = self.threads.get_mut(id) else { return };
         if thread.vcpu().is_none() {
-            return self.end_thread(id, Reason::Cause(EndCause::Late { address }));
+            return self.end_thread(id, Reason::of(EndCause::Late { address }));
         }
         let (portal, ip) = (thread.fault_portal, thread.ip());
         crate::log!("nested fault at {address:#x} not resolved by its manager in time");
         if let Some(portal) = portal {
-            self.report_end(portal, ThreadEnd { cause: EndCause::Late { address }, ip }.encode());
+            self.report_end(
+                portal,
+                ThreadEnd { cause: EndCause::Late { address }, ip, detail: Detail::None }.encode(),
+            );
         }
         self.report_to_monitor(id, address, access);
     }
@@ -172,7 +175,7 @@ impl Kernel {
                 _ => None,
             });
             let Some((id, address)) = found else { break };
-            self.end_thread(id, Reason::Cause(EndCause::ManagerGone { address: address.0 }));
+            self.end_thread(id, Reason::of(EndCause::ManagerGone { address: address.0 }));
         }
     }
 

@@ -80,7 +80,7 @@ impl Kernel {
             Some(portal) => {
                 self.send(id, portal.handler, Request::Exit { badge: portal.badge, class });
             }
-            None => self.end_thread(id, Reason::Cause(EndCause::Unhandled { class: class as u64 })),
+            None => self.end_thread(id, Reason::of(EndCause::Unhandled { class: class as u64 })),
         }
     }
 

@@ -163,7 +163,7 @@ pub fn destroy(k: &mut Kernel, id: Id<Thread>, own: Id<Space>, a: &[u64; 10]) ->
         }
         Capability::Thread(..) => {
             let thread = args::thread(k, own, a[0], ObjRights::CONTROL)?;
-            k.end_thread(thread, Reason::Cause(EndCause::Destroyed));
+            k.end_thread(thread, Reason::of(EndCause::Destroyed));
             Ok(())
         }
         _ => Err(Error::BadCapability),

@@ -157,7 +157,7 @@ fn other(k: &mut Kernel, cpu: usize, id: Id<Thread>, number: CallNumber, a: &[u6
             Outcome::Done(Ok(()))
         }
         N::Exit => {
-            k.end_thread(id, Reason::Cause(EndCause::Exit { code: a[0] }));
+            k.end_thread(id, Reason::of(EndCause::Exit { code: a[0] }));
             Outcome::Settled
         }
         N::Signal => control::signal(k, space, a).into(),

@@ -256,7 +256,8 @@ impl Processes {
         let place = self.place(Id(badge ^ BADGES))?;
         let Process { id, name } = self.running[place].take()?;
         Slots::of(place).clear();
-        let unknown = ThreadEnd { cause: EndCause::Destroyed, ip: words[1] };
+        let (cause, detail) = (EndCause::Destroyed, abi::Detail::None);
+        let unknown = ThreadEnd { cause, ip: words[1], detail };
         Some(Ended { id, name, end: ThreadEnd::decode(words).unwrap_or(unknown) })
     }
 

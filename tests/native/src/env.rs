@@ -222,8 +222,13 @@ pub fn watch(thread: Selector, badge: u64) -> Result<(), String> {
 
 /// Waits for the end of a watched thread: reason, address, detail.
 pub fn wait_end(badge: u64) -> Result<[u64; 3], String> {
+    wait_end_of(badge).map(|words| [words[0], words[1], words[2]])
+}
+
+/// The same, with all that is told of it.
+pub fn wait_end_of(badge: u64) -> Result<abi::Message, String> {
     match ok(sys::wait(in_milliseconds(20_000)), "wait")? {
-        (abi::Event::ThreadEnd(b), words) if b == badge => Ok([words[0], words[1], words[2]]),
+        (abi::Event::ThreadEnd(b), words) if b == badge => Ok(words),
         other => Err(format!("{other:?} instead of the end of thread {badge}")),
     }
 }

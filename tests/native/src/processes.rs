@@ -203,22 +203,23 @@ fn offenders() -> Outcome {
     let stack = at(system::STACKS - 8);
     let kernel = 0xffff_ffff_8010_1000;
     let kernel_text = format!("{kernel}");
-    let cases: [(&[&str], EndCause); 6] = [
-        (&["write", "64"], at(64)),
-        (&["write", "4194304"], at(0x40_0000)),
-        (&["write", &kernel_text], at(kernel)),
-        (&["halt"], exception(13)),
-        (&["divide"], exception(0)),
-        (&["overflow"], stack),
+    let cases: [(&[&str], EndCause, &str); 6] = [
+        (&["write", "64"], at(64), "write at 0x40: no region"),
+        (&["write", "4194304"], at(0x40_0000), "write at 0x400000: region without that right"),
+        (&["write", &kernel_text], at(kernel), "write at 0xffffffff80101000: no region"),
+        (&["halt"], exception(13), "privileged instruction"),
+        (&["divide"], exception(0), "division error"),
+        (&["overflow"], stack, "write at 0x2ffffff8: no region"),
     ];
-    for (arguments, cause) in cases {
+    for (arguments, cause, why) in cases {
         let name = arguments[0];
         let id = nursery.start_as(&Start { name, arguments, ..like(BELOW) })?;
         let ended = nursery.wait()?;
         equal((ended.id, ended.end.cause), (id, cause), name)?;
         holds(code.contains(&ended.end.ip), "the instruction is the program's")?;
         let text = format!("{ended}");
-        let parts = [format!("'{name}'"), format!("{:#x}", ended.end.ip), format!("{cause}")];
+        // One report names the process, the instruction, the address and the reason.
+        let parts = [&format!("'{name}'"), &format!("{:#x}", ended.end.ip), why];
         holds(parts.iter().all(|part| text.contains(part)), "the report")?;
         rt::log!("{text}");
     }

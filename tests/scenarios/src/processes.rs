@@ -20,7 +20,7 @@ const LINES: &[&str] = &[
     "process 'forger' ended: exit with 91, ",
     // The kernel's own report, then the parent's.
     "page fault, write at 0x1000: no region",
-    "process 'writer' ended: page fault at 0x1000 not resolved, at instruction 0x4",
+    "process 'writer' ended: page fault, write at 0x1000: no region, at instruction 0x4",
     "process 'spinner' ended: destroyed, ",
     "nobody: no such file in the archive",
     "all processes did as they should",

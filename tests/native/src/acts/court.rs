@@ -4,7 +4,7 @@
 use crate::Outcome;
 use crate::env::{
     BELOW, Body, NONE, QUANTUM, SPACE, SYSTEM, THREAD, equal, eventually, ok, running, selector,
-    wait_end,
+    wait_end_of,
 };
 use crate::illegal as i;
 use abi::{EndCause, Selector, SystemCounter, ThreadArgs, ThreadEnd};
@@ -84,12 +84,11 @@ impl Court {
     }
 
     fn finish(&self) -> Result<ThreadEnd, String> {
-        let [code, ip, detail] = wait_end(BADGE)?;
+        let end = wait_end_of(BADGE)?;
         for slot in [self.offender, self.portal, self.time] {
             ok(sys::cap_drop(NONE, slot), "drop")?;
         }
-        let cause = EndCause::decode(code, detail).ok_or("a cause that there is not")?;
-        Ok(ThreadEnd { cause, ip })
+        ThreadEnd::decode(&end).ok_or_else(|| "a cause that there is not".into())
     }
 
     fn end_of(&self, body: Body, argument: u64, stack: u64) -> Result<ThreadEnd, String> {
@@ -118,11 +117,7 @@ impl Court {
         if !fits(end.cause) {
             return Err(format!("{group}, {name}: {end}"));
         }
-        let cause = match end.cause {
-            EndCause::Fault { address } => format!("at {address:#x}: "),
-            other => format!("{other}"),
-        };
-        rt::log!("act|{group}|{name}|{how}|{:#x}|{cause}", end.ip);
+        rt::log!("act|{group}|{name}|{how}|{:#x}|{}", end.ip, end.why());
         self.nothing_else().map_err(|why| format!("{group}, {name}: {why}"))?;
         Ok(end)
     }
