@@ -2,6 +2,7 @@
 //! number of that place.
 use crate::Outcome;
 use crate::board::{self, Word};
+use abi::{Error, MemRights, Selector};
 use alloc::format;
 use alloc::string::String;
 use core::sync::atomic::{AtomicU64, Ordering};
@@ -125,6 +126,15 @@ pub fn spender() -> Outcome {
 pub fn reader() -> Outcome {
     let file = file()?;
     check(&file, |_| None)?;
+    // Its regions are its own business, but not what their managers give.
+    let region = rt::config().regions.iter().find(|region| region.name == "pattern");
+    let region = region.ok_or("no region 'pattern'")?;
+    let length = region.length.next_multiple_of(PAGE);
+    let rights = MemRights::READ | MemRights::WRITE;
+    let raised = rt::sys::region_rights(Selector(0), region.address, length, rights);
+    if raised != Err(Error::NoRight) {
+        return Err(format!("the right to write to a file: {raised:?}"));
+    }
     board::set(Word::Read, 1);
     let _ = file.write_register(0, 8, 7);
     Err("a file was written to that is read-only".into())
