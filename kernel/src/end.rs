@@ -265,6 +265,9 @@ impl Kernel {
             space.managers[at].1 -= 1;
             if space.managers[at].1 == 0 {
                 space.managers.swap_remove(at);
+                if space.managers.capacity() > 4 * space.managers.len() {
+                    space.managers.shrink_to(2 * space.managers.len());
+                }
             }
         }
     }

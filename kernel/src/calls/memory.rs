@@ -7,8 +7,9 @@ use abi::{Error, MemRights, ObjRights, REGISTERS, RegionInfo, SpaceAddr, SpaceKi
 use regions::{Range, RegionMap};
 use scheduling::Id;
 
-/// Heap bytes that a region takes.
-const REGION_COST: u64 = RegionMap::<Binding>::COST as u64;
+/// Heap bytes that a region takes, with its manager's place in the list of its space's managers, which has room for four
+/// times as many at most.
+const REGION_COST: u64 = (RegionMap::<Binding>::COST + 4 * size_of::<(Id<Space>, u32)>()) as u64;
 
 /// `RegionBind(space, base, length, portal, tag, rights, hint)`.
 pub fn region_bind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
