@@ -16,8 +16,8 @@ pub enum Kind {
     End(u64),
     /// The machine came to this stage of its start.
     Boot(u64),
-    /// A fault was sent to a manager, or a VM exited.
-    Other(String),
+    /// A fault was sent to a manager, or a VM exited: its name, and the two words of the record.
+    Other(String, u64, u64),
 }
 
 /// A record.
@@ -68,7 +68,7 @@ pub fn stories(log: &str) -> Result<Vec<Story>> {
 
 fn event(line: &str) -> Result<Event> {
     let words: Vec<&str> = line.split('|').collect();
-    let [tsc, kind, cpu, thread, a, _, call] = words[..] else {
+    let [tsc, kind, cpu, thread, a, b, call] = words[..] else {
         anyhow::bail!("{} words", words.len())
     };
     let a: u64 = a.parse()?;
@@ -79,7 +79,7 @@ fn event(line: &str) -> Result<Event> {
         "Switch" => Kind::Switch((a != u64::MAX).then_some(a)),
         "End" => Kind::End(a),
         "Boot" => Kind::Boot(a),
-        other => Kind::Other(other.to_owned()),
+        other => Kind::Other(other.to_owned(), a, b.parse()?),
     };
     Ok(Event { tsc: tsc.parse()?, cpu: cpu.parse()?, thread: thread.parse()?, kind })
 }

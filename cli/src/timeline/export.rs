@@ -68,7 +68,9 @@ impl Exporter<'_> {
             }
             Kind::End(reason) => self.instant(event, &format!("thread {thread} ends: {reason}")),
             Kind::Boot(stage) => self.instant(event, &format!("boot, stage {stage}")),
-            Kind::Other(what) => self.instant(event, what),
+            Kind::Other(what, a, b) => {
+                self.instant(event, &format!("{what} of thread {thread}: {a:#x}, {b:#x}"));
+            }
         }
     }
 

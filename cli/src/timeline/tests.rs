@@ -77,6 +77,16 @@ fn what_begins_ends() {
 }
 
 #[test]
+fn a_fault_is_told_with_its_tag_and_address() {
+    let log = "story|faults|1000\ntrace|5|Fault|1|7|16|8192|\nstory||0\n";
+    let value = export(&stories(log).expect("stories"));
+    let events = value["traceEvents"].as_array().expect("a list");
+    let found = events.iter().find(|event| event["ph"] == "i").expect("an instant");
+    assert_eq!(found["name"], "Fault of thread 7: 0x10, 0x2000");
+    assert_eq!(found["pid"], 1);
+}
+
+#[test]
 fn nonsense_is_refused() {
     assert!(stories("story|life\n").is_err());
     assert!(stories("story|life|1\ntrace|1|Leave\n").is_err());
