@@ -17,6 +17,7 @@ mod guest;
 mod guests;
 mod ipc;
 mod memory;
+mod models;
 mod processes;
 mod programs;
 mod put_off;
@@ -43,7 +44,7 @@ type Test = (&'static str, fn() -> Outcome);
 fn main(_thread: u64) -> ! {
     prepare();
     let (mut passed, mut failed) = (0u64, 0u64);
-    let groups: [&[Test]; 21] = [
+    let groups: [&[Test]; 22] = [
         calls::TESTS,
         memory::TESTS,
         ipc::TESTS,
@@ -63,6 +64,7 @@ fn main(_thread: u64) -> ! {
         guest::TESTS,
         guests::TESTS,
         registers::TESTS,
+        models::TESTS,
         changing::TESTS,
         stress::TESTS,
     ];

@@ -4,7 +4,7 @@ use crate::env::{
     window, words_at,
 };
 use crate::{Outcome, Test};
-use abi::{Error, MemRights, RootSelector, Selector, USER_END};
+use abi::{Error, MemRights, REGISTERS, RootSelector, Selector, USER_END};
 use rt::sys::{self, Bind};
 
 pub const TESTS: &[Test] = &[
@@ -65,6 +65,8 @@ fn malformed() -> Outcome {
     };
     let (argument, place) = (Error::BadArgument, Error::BadAddress);
     refused(bind(|b| b.length = 0), argument, "empty")?;
+    // Nobody sees or changes the registers of a native thread.
+    refused(bind(|b| b.hint = REGISTERS.into()), argument, "a device's registers")?;
     refused(bind(|b| b.base += 1), Error::Unaligned, "base")?;
     refused(bind(|b| b.length += 1), Error::Unaligned, "length")?;
     refused(bind(|b| b.base = 0xffff_8000_0000_0000), place, "in the kernel")?;
