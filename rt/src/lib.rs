@@ -28,7 +28,7 @@ pub use interrupt::bind_interrupt;
 pub use log::print;
 pub use manager::serve_faults;
 pub use random::random;
-pub use shared::Shared;
+pub use shared::{GuestRam, Shared};
 pub use vcpu_page::VcpuPage;
 
 /// Names the program's main function, `fn(thread: u64) -> !`. Each thread of the program starts

@@ -1,6 +1,12 @@
 //! Memory that others may change at any time: guest RAM, rings, device registers.
 use core::sync::atomic::{AtomicU32, Ordering};
-use memory::{Memory, OutOfBounds, Registers, check};
+use memory::{Guarded, Losses, Memory, OutOfBounds, Registers, check};
+
+/// RAM of a guest, of which pages can be lost.
+pub type GuestRam = Guarded<Shared, Shared>;
+
+/// Accesses that were refused because a page is lost.
+static REFUSED: AtomicU32 = AtomicU32::new(0);
 
 /// A mapped range of the program, as safe code may use it. Cheap to copy.
 #[derive(Clone, Copy, Debug)]
@@ -15,6 +21,13 @@ impl Shared {
     pub fn region(name: &str) -> Option<Self> {
         let region = crate::config().region(name)?;
         Some(Self { base: region.address, length: region.length })
+    }
+
+    /// The region of that name, with what tells of lost pages of it, if somebody does.
+    #[must_use]
+    pub fn guest_ram(name: &str) -> Option<GuestRam> {
+        let losses = Self::region(&alloc::format!("{name}{}", system::LOSSES_SUFFIX));
+        Some(Guarded::new(Self::region(name)?, losses.map(Losses::new), &REFUSED))
     }
 
     /// The memory of a channel's end.

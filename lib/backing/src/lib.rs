@@ -4,7 +4,8 @@
 //! [`stack`] is about memory that grows downwards to a limit, [`copies`] about files that a client
 //! may write to without anybody else seeing it, [`accounts`] about how much a client may have,
 //! [`restarts`] about managers that fail again and again, [`attention`] about those that do not answer, [`shares`] about objects that
-//! several clients see with different rights.
+//! several clients see with different rights,
+//! [`losses`] about pages that cannot be had back.
 #![no_std]
 #![forbid(unsafe_code)]
 
@@ -13,6 +14,7 @@ extern crate alloc;
 pub mod accounts;
 pub mod attention;
 pub mod copies;
+pub mod losses;
 pub mod restarts;
 pub mod shares;
 pub mod stack;

@@ -7,13 +7,16 @@
 
 mod access;
 mod registers;
+mod string;
 
 #[cfg(test)]
 mod tests;
 
 pub use access::{Direction, MemoryAccess, Source};
 pub use registers::Place;
+pub use string::StringWrite;
 
+use abi::vcpu::VcpuState;
 use iced_x86::{Decoder, DecoderError, DecoderOptions, Instruction, Mnemonic, Register};
 
 /// Longest instruction, in bytes.
@@ -162,4 +165,28 @@ pub fn write_of_cr0(bytes: &[u8], mode: Mode) -> Result<(Place, u64), Error> {
 /// Not such an instruction.
 pub fn memory_access(bytes: &[u8], mode: Mode) -> Result<MemoryAccess, Error> {
     access::of(&instruction(bytes, mode)?)
+}
+
+/// The string instruction that writes.
+///
+/// # Errors
+/// Not such an instruction, or one with a segment or addresses of 32 bits.
+pub fn string_write(bytes: &[u8], mode: Mode) -> Result<StringWrite, Error> {
+    string::of(&instruction(bytes, mode)?)
+}
+
+/// The virtual address of the first memory operand of an instruction at `state.rip`, in 64-bit mode.
+#[must_use]
+pub fn operand_address(bytes: &[u8], state: &VcpuState) -> Option<u64> {
+    let bytes = bytes.get(..MAX_LENGTH).unwrap_or(bytes);
+    let decoder = Decoder::try_with_ip(64, bytes, state.rip, DecoderOptions::AMD);
+    let instruction = decoder.ok()?.decode();
+    let is_memory = |n: &u32| instruction.op_kind(*n) == iced_x86::OpKind::Memory;
+    let operand = (0..instruction.op_count()).find(is_memory)?;
+    instruction.virtual_address(operand, 0, |register, _, _| match register {
+        Register::ES | Register::CS | Register::SS | Register::DS => Some(0),
+        Register::FS => Some(state.segments[4].base),
+        Register::GS => Some(state.segments[5].base),
+        other => Some(Place::of(other)?.get(&state.regs)),
+    })
 }

@@ -1,5 +1,5 @@
 use super::*;
-use abi::vcpu::{Registers, reg};
+use abi::vcpu::{Registers, VcpuState, reg};
 use proptest::prelude::*;
 
 fn access(bytes: &[u8]) -> MemoryAccess {
@@ -77,6 +77,37 @@ fn writes_of_cr0() {
 }
 
 #[test]
+fn string_instructions_that_write() {
+    let of = |bytes: &[u8]| string_write(bytes, Mode::Bits64);
+    let string =
+        |length, width, copies, repeated| Ok(StringWrite { length, width, copies, repeated });
+    // rep stosq; stosb; rep movsb; movsd; rep movsq
+    assert_eq!(of(&[0xf3, 0x48, 0xab]), string(3, 8, false, true));
+    assert_eq!(of(&[0xaa]), string(1, 1, false, false));
+    assert_eq!(of(&[0xf3, 0xa4]), string(2, 1, true, true));
+    assert_eq!(of(&[0xa5]), string(1, 4, true, false));
+    assert_eq!(of(&[0xf3, 0x48, 0xa5]), string(3, 8, true, true));
+    // movsd [rdi], xmm0; fs movsb; addr32 stosb; mov [rdi], eax
+    for bytes in [&[0xf2, 0x0f, 0x11, 0x07][..], &[0x64, 0xa4], &[0x67, 0xaa], &[0x89, 0x07]] {
+        assert_eq!(of(bytes), Err(Error::Unsupported), "{bytes:x?}");
+    }
+}
+
+#[test]
+fn addresses_of_operands() {
+    let mut state = VcpuState { rip: 0x1000, ..VcpuState::ZERO };
+    state.regs.r[reg::RDI] = 0x2000;
+    state.regs.r[reg::RCX] = 3;
+    state.segments[5].base = 0x7000;
+    let of = |bytes: &[u8]| operand_address(bytes, &state);
+    // mov [rdi+rcx*8+4], eax; mov [rip+0x10], eax; gs mov [rcx], eax; mov eax, ecx
+    assert_eq!(of(&[0x89, 0x44, 0xcf, 0x04]), Some(0x201c));
+    assert_eq!(of(&[0x89, 0x05, 0x10, 0, 0, 0]), Some(0x1016));
+    assert_eq!(of(&[0x65, 0x89, 0x01]), Some(0x7003));
+    assert_eq!(of(&[0x89, 0xc8]), None);
+}
+
+#[test]
 fn others_are_refused() {
     // add [rdi], ecx; rep movsb; movaps [rdi], xmm0; mov eax, ecx; push [rdi]; mov es, [rdi]
     let cases: [&[u8]; 6] = [
@@ -107,6 +138,10 @@ proptest! {
         let mode = [Mode::Bits16, Mode::Bits32, Mode::Bits64][usize::from(mode)];
         if let Ok((_, length)) = plain(&bytes, mode) {
             prop_assert!(length >= 1 && length <= bytes.len().min(MAX_LENGTH) as u64);
+        }
+        let _ = operand_address(&bytes, &VcpuState::ZERO);
+        if let Ok(string) = string_write(&bytes, mode) {
+            prop_assert!(string.length <= bytes.len() as u64);
         }
         if let Ok(access) = memory_access(&bytes, mode) {
             prop_assert!(access.length <= bytes.len() as u64);

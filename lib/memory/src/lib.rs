@@ -4,6 +4,10 @@
 #![cfg_attr(not(any(test, feature = "fake")), no_std)]
 #![forbid(unsafe_code)]
 
+pub mod losses;
+
+pub use losses::{Guarded, Losses};
+
 /// An access that is not wholly inside the memory, or is not aligned as the access needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct OutOfBounds {

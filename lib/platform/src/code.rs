@@ -119,6 +119,13 @@ pub fn carry_out(
     true
 }
 
+/// The bytes of the guest kernel's instruction, as many as can be read.
+pub fn bytes(ram: &impl Memory, state: &VcpuState) -> ([u8; MAX_LENGTH], usize) {
+    let mut bytes = [0; MAX_LENGTH];
+    let length = fetch(ram, state, &mut bytes);
+    (bytes, length)
+}
+
 /// The access to memory that the instruction makes, if it can be carried out for the guest.
 fn memory_access(ram: &impl Memory, state: &VcpuState) -> Option<MemoryAccess> {
     let mut bytes = [0; MAX_LENGTH];

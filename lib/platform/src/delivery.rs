@@ -16,6 +16,10 @@ const INTERRUPT_FLAG: u64 = 1 << 9;
 pub const GENERAL_PROTECTION: u8 = 13;
 /// `#UD`.
 pub const INVALID_OPCODE: u8 = 6;
+/// `#SS`.
+pub const STACK_FAULT: u8 = 12;
+/// `#PF`.
+pub const PAGE_FAULT: u8 = 14;
 
 /// True where the guest's flags allow an interrupt.
 #[must_use]

@@ -1,6 +1,7 @@
 //! What the machine of a VM looks like apart from its virtio devices: the processor's
 //! identification, its model-specific registers, paravirtual time, the serial port, when an
-//! interrupt can be delivered, and what its instructions do. Pure; used by the monitor and by device models.
+//! interrupt can be delivered, what its instructions do, and what becomes of an access to memory that is lost. Pure;
+//! used by the monitor and by device models.
 #![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
@@ -11,6 +12,7 @@ pub mod code;
 pub mod cpuid;
 pub mod delivery;
 pub mod eoi;
+pub mod lost;
 pub mod msr;
 pub mod serial;
 

@@ -6,6 +6,7 @@
 mod again;
 mod evict;
 mod finish;
+mod lose;
 
 use crate::chunks::Chunks;
 use crate::frames::Frames;
@@ -269,13 +270,6 @@ impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
         answer
     }
 
-    /// Gives up what is left of a lost page: it is fresh from now on.
-    pub fn forget(&mut self, page: u32) {
-        if self.state(page) == Some(Page::Lost) {
-            self.set(page, Page::Fresh);
-        }
-    }
-
     /// A resident page is shown; written pages are no longer what is on the disk.
     fn show(&mut self, number: u32, space: u8, write: bool) -> Answer {
         let Some(frame) = self.frames.get_mut(number) else { return Answer::Outside };
@@ -331,12 +325,12 @@ impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
         self.counters.unpacked += 1;
         if !self.expand(0, length) {
             // The own memory is not what it was: nobody else writes there.
-            return self.lose(page, frame);
+            return self.broken(page, frame);
         }
         self.settle(page, frame, None, true)
     }
 
-    fn lose(&mut self, page: u32, frame: u32) -> Option<Answer> {
+    fn broken(&mut self, page: u32, frame: u32) -> Option<Answer> {
         self.frames.give(frame);
         self.set(page, Page::Lost);
         self.counters.lost += 1;

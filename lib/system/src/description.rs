@@ -127,6 +127,9 @@ pub struct MemoryUse {
     pub program: String,
     /// Name of the region there.
     pub region: String,
+    /// It looks which pages are lost: then it sees something without meaning in their place. Otherwise it ends when it needs one.
+    #[serde(default)]
+    pub losses: bool,
 }
 
 /// One end of a channel.

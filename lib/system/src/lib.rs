@@ -39,6 +39,8 @@ pub const CONFIG_ADDRESS: u64 = 0x2000_0000;
 /// Name of the region in which a program tells how full its heap is: two words, the bytes in use and all.
 /// Whoever looks has it under this name, a hyphen and the program's.
 pub const HEAP_REGION: &str = "heap-use";
+/// What the name of a region ends with that tells of lost pages of another region (`memory::Losses`), whose name comes before.
+pub const LOSSES_SUFFIX: &str = "-lost";
 /// Most bytes that a configuration can have.
 pub const CONFIG_LIMIT: u64 = 64 << 10;
 /// A parameter, without a value, of programs that were started in the place of one that has failed.

@@ -7,7 +7,7 @@ use device_models::{AREA, Kept, Machine, Request, World, interrupt};
 use ledger::Row;
 use platform::code;
 use platform::delivery::{self, GENERAL_PROTECTION};
-use rt::{Channel, Shared, VcpuPage, log};
+use rt::{Channel, GuestRam, Shared, VcpuPage, log};
 use virtio::{Msi, WINDOW_SIZE};
 
 /// Odd accesses of a machine that are reported: it cannot flood the log.
@@ -19,7 +19,7 @@ pub struct Vm {
     pub number: u64,
     name: String,
     machine: Machine,
-    ram: Shared,
+    ram: GuestRam,
     page: VcpuPage,
     kept: Kept<Shared>,
     interrupts: Channel,
@@ -85,7 +85,7 @@ impl Vm {
             number,
             name: entry.name.to_string(),
             machine: Machine::new(&entry.slots, start..start.saturating_add(length)),
-            ram: needed(Shared::region(&ram), "region", &ram),
+            ram: needed(Shared::guest_ram(&ram), "region", &ram),
             page: needed(VcpuPage::region(&page), "region", &page),
             kept: needed(kept, "room in region", "notes"),
             interrupts: needed(Channel::open(&channel), "channel", &channel),
@@ -136,7 +136,7 @@ impl Vm {
 
     /// Works on the devices. First interrupts go out, then what was done is written down: whoever takes over in between
     /// does it once more, and an interrupt too many does no harm.
-    fn with<R>(&mut self, work: impl FnOnce(&mut Machine, &mut World<'_, Shared>) -> R) -> R {
+    fn with<R>(&mut self, work: impl FnOnce(&mut Machine, &mut World<'_, GuestRam>) -> R) -> R {
         let Self { machine, ram, interrupts, name, .. } = self;
         let mut raised = false;
         let raise = &mut |msi: Msi| {

@@ -5,7 +5,7 @@ use core::fmt::Arguments;
 use core::ops::Range;
 use hostlink::relay::ToHost;
 use memory::{Memory, OutOfBounds, check};
-use rt::{Shared, time};
+use rt::{GuestRam, Shared, time};
 use servicing::{Window, World};
 use wire::vsock::Record;
 
@@ -15,7 +15,7 @@ const IMAGE_AT: u64 = 1 << 32;
 /// Guest-physical memory of a VM: its RAM, and the root image, which is only read. Constants of
 /// programs lie there, such as the text that they send.
 struct GuestMemory {
-    ram: Shared,
+    ram: GuestRam,
     image: Option<Shared>,
 }
 
@@ -98,15 +98,14 @@ impl Surroundings {
     /// # Panics
     /// When the configuration lacks something.
     pub fn open() -> Self {
-        let ram = |name: &str| {
-            let Some(ram) = Shared::region(name) else {
-                panic!("no region '{name}' in the configuration");
-            };
-            ram
+        let (Some(compute), Some(service)) =
+            (Shared::guest_ram("ram-compute"), Shared::region("ram-service"))
+        else {
+            panic!("no region 'ram-compute' or 'ram-service' in the configuration");
         };
         Self {
-            compute: GuestMemory { ram: ram("ram-compute"), image: Shared::region("image") },
-            service: ram("ram-service"),
+            compute: GuestMemory { ram: compute, image: Shared::region("image") },
+            service,
             stub: StubMemory::open(),
             vsock_compute: Outbox::open("vsock-compute"),
             vsock_service: Outbox::open("vsock-service"),

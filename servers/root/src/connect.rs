@@ -213,10 +213,8 @@ impl Builder {
                 let portal = self.manager_of(number, cpu, space)?;
                 let program = self.program(&used.program)?;
                 let base = program.bind(&used.region, portal, tag, length, RW)?;
-                let (space, monitors) = (program.space, &self.description.machines);
-                let is_monitor =
-                    monitors.iter().any(|m| m.ram == object.name && m.monitor == used.program);
-                let kind = if is_monitor { "monitor" } else { "program" };
+                let space = program.space;
+                let kind = self.tell_losses(number, object, used, portal)?;
                 self.shown(number, space, base, kind)?;
             }
         }

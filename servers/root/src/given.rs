@@ -152,6 +152,7 @@ impl Builder {
                     .map_err(Failure::kernel("portal of a manager that is started again"))?;
                 self.show_again(door.portal);
             }
+            self.show_again(door.portal);
         }
         let programs = self.programs.iter().flat_map(|p| &p.given.managed);
         for bind in programs.chain(&self.guests.managed) {

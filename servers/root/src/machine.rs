@@ -219,7 +219,6 @@ impl Builder {
         };
         bind(self, 0, ram, portal, tag(number as u32)?, all, 21)?;
         self.shown(number, space, 0, "guest")?;
-        self.join_monitor(number, &machine.monitor)?;
         let window = MONITOR_WINDOW;
         let length = window.end - window.start;
         bind(self, window.start, length, device_portal, 0, RW, REGISTERS.into())?;

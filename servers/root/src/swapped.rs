@@ -5,7 +5,7 @@ use crate::{Failure, own};
 use abi::{LARGE_PAGE_SIZE, MemRights, ObjRights, RootSelector, Selector};
 use alloc::format;
 use alloc::string::String;
-use system::MemoryObject;
+use system::{MemoryObject, MemoryUse};
 
 /// Least RAM behind such memory: what a guest's instruction and the manager's batches need at once,
 /// and much more.
@@ -24,6 +24,8 @@ pub struct Swapped {
     /// Where its RAM is, and how much.
     at: u64,
     resident: u64,
+    /// Where in RAM it tells which pages are lost, and with how many bytes.
+    losses: (u64, u64),
     /// Regions that show it so far.
     clients: u32,
     /// The list of them.
@@ -49,7 +51,9 @@ impl Builder {
         let program = programs.iter().position(|p| p.name == swap.manager);
         let program = program.ok_or_else(|| Failure(format!("no program '{}'", swap.manager)))?;
         let at = self.ram.take(resident, LARGE_PAGE_SIZE, false)?;
-        Ok(Some(Swapped { program, at, resident, clients: 0, list: String::new() }))
+        let length = memory::losses::length(size / abi::PAGE_SIZE);
+        let losses = (self.ram.take(length, abi::PAGE_SIZE, true)?, length);
+        Ok(Some(Swapped { program, at, resident, losses, clients: 0, list: String::new() }))
     }
 
     /// Portal, for a thread on `cpu` in space number `space`, of the manager of memory object `number`. What is bound to it
@@ -80,20 +84,27 @@ impl Builder {
         Ok(())
     }
 
-    /// The monitor of a virtual machine with such memory is told when a page of it is lost.
-    pub fn join_monitor(&mut self, number: usize, monitor: &str) -> Result<(), Failure> {
-        let Some(manager) = self.swapped.get(number).and_then(Option::as_ref).map(|s| s.program)
-        else {
-            return Ok(());
-        };
-        let program = self.program(monitor)?;
-        let bits = program.bit(0)?;
-        program.config.parameters.push(("lost_bits".into(), format!("{bits}")));
-        let notification = program.threads[0].notification;
-        let manager = &mut self.programs[manager];
-        manager.grant("monitor", notification, ObjRights::USE.bits())?;
-        manager.config.parameters.push(("monitor_bits".into(), format!("{bits}")));
-        Ok(())
+    /// Shows a program which pages of its region are lost, if it looks at that, and lets the monitor of a virtual machine with
+    /// such memory call the manager by the region's `portal`: what kind of client it is.
+    pub fn tell_losses(
+        &mut self,
+        number: usize,
+        object: &MemoryObject,
+        used: &MemoryUse,
+        portal: Selector,
+    ) -> Result<&'static str, Failure> {
+        let losses = self.swapped.get(number).and_then(Option::as_ref).map(|s| s.losses);
+        let Some((at, length)) = losses.filter(|_| used.losses) else { return Ok("program") };
+        let monitors = &self.description.machines;
+        let is_monitor = monitors.iter().any(|m| m.ram == object.name && m.monitor == used.program);
+        let program = self.program(&used.program)?;
+        let name = format!("{}{}", used.region, system::LOSSES_SUFFIX);
+        program.show(&name, own(RootSelector::Ram), at, length, MemRights::READ, None)?;
+        if !is_monitor {
+            return Ok("view");
+        }
+        program.grant(&used.region, portal, ObjRights::USE.bits())?;
+        Ok("monitor")
     }
 
     /// Gives the managers their RAM and tells them who shows it.
@@ -111,6 +122,8 @@ impl Builder {
             let manager = &mut self.programs[swapped.program];
             manager.show("pool", derived, 0, length, RW, None)?;
             manager.show("notes", own(RootSelector::Ram), notes_at, notes, RW, None)?;
+            let (losses, bytes) = swapped.losses;
+            manager.show("losses", own(RootSelector::Ram), losses, bytes, RW, None)?;
             manager.grant("pool", derived, rt::sys::ALL_RIGHTS)?;
             manager.config.parameters.push(("pages".into(), format!("{pages}")));
             manager.config.parameters.push(("clients".into(), swapped.list));

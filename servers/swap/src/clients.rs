@@ -7,11 +7,13 @@ use swap_store::{MOST_SPACES, Spaces};
 /// Whose region it is, which makes a difference when a page is lost.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
-    /// The virtual machine's.
+    /// The virtual machine's, whose monitor is asked what to do.
     Guest,
-    /// Its monitor's, which has to end it.
+    /// Its monitor's, which looks what is lost, and says what becomes of it.
     Monitor,
-    /// Another program's.
+    /// Another program's that looks what is lost.
+    View,
+    /// Another program's. It gets an error.
     Program,
 }
 
@@ -48,6 +50,7 @@ impl Clients {
         let kind = match words.next()? {
             "guest" => Kind::Guest,
             "monitor" => Kind::Monitor,
+            "view" => Kind::View,
             "program" => Kind::Program,
             _ => return None,
         };
@@ -62,6 +65,16 @@ impl Clients {
     /// The region behind a badge.
     pub fn get(&self, badge: u64) -> Option<Client> {
         self.0.get(usize::try_from(badge).ok()?).copied()
+    }
+
+    /// Nobody who looks what is lost has something in place of this page mapped any more.
+    pub fn unmap_blank(&self, page: u32) {
+        let looks = |client: &&Client| matches!(client.kind, Kind::Monitor | Kind::View);
+        for client in self.0.iter().filter(looks) {
+            let address = client.base + u64::from(page) * PAGE_SIZE;
+            // Fails only where space or region are gone, and with them the mapping.
+            let _ = sys::unmap(client.space, address, PAGE_SIZE);
+        }
     }
 
     /// The regions of a set, and the page's address there.

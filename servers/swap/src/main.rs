@@ -8,8 +8,7 @@
 //! Configuration: region and capability `pool`, the RAM; parameter `pages`, the size that is believed
 //! in; parameter `clients`, a list `space:base:kind,…` of the regions that show it, whose portals'
 //! badges are its indices; region `notes`, what it writes down for the program that is started in its place should it fail;
-//! region `ledger`, where it tells what there is; capability `monitor` and parameter `monitor_bits`, who is signalled when a
-//! page is lost. Device, optional: a virtio block device. Without `pages` there is nothing to do.
+//! regions `ledger`, where it tells what there is, and `losses`, where it tells which pages are lost. Device, optional: a virtio block device. Without `pages` there is nothing to do.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]

@@ -2,20 +2,18 @@
 use crate::clients::{Clients, Kind};
 use crate::disk::Disk;
 use abi::{
-    Access, Error, Event, FaultMessage, FaultReply, MESSAGE_WORDS, MemRights, NO_DEADLINE,
+    Access, Error, Event, FaultMessage, FaultReply, MESSAGE_WORDS, MemRights, Message, NO_DEADLINE,
     PAGE_SIZE, Selector,
 };
 use backing::Tag;
+use backing::losses::Request;
 use ledger::Row;
-use memory::Memory;
-use rt::{Shared, log, sys, time};
+use memory::{Losses, Memory};
+use rt::{Shared, log, sys};
 use swap_store::{Answer, Chunks, Damage, KEY, SLOT, Sizes, Swap};
 
 /// One part in so many of the memory is for compressed pages.
 const PACKED_PART: u64 = 4;
-/// How long programs other than the monitor wait when a page is lost, so that the monitor ends its
-/// VM before they go on with nothing.
-const GRACE_US: u64 = 200_000;
 /// Lost pages that are told one by one.
 const MOST_REPORTS: u32 = 16;
 
@@ -26,10 +24,9 @@ pub struct Manager {
     ledger: Option<Shared>,
     /// What does not change of the row there.
     row: Row,
-    /// The monitor's notification and the bits that tell it of a loss.
-    monitor: Option<(Selector, u64)>,
-    /// When the grace that the first loss began is over.
-    grace_ends: Option<u64>,
+    losses: Option<Losses<Shared>>,
+    /// Where in the pool the page is that those see who look what is lost.
+    blank: u64,
     reports: u32,
 }
 
@@ -58,10 +55,14 @@ impl Manager {
             Disk::none()
         };
         let packed = memory.len() / PACKED_PART / PAGE_SIZE * PAGE_SIZE;
+        let Some(blank) = memory.len().checked_sub(PAGE_SIZE).filter(|_| packed >= PAGE_SIZE)
+        else {
+            panic!("region 'pool' is too small: {} bytes", memory.len());
+        };
         let sizes = Sizes {
             pages,
             frames: ((memory.len() - packed) / PAGE_SIZE) as u32,
-            chunks: (packed / Chunks::SIZE as u64) as u32,
+            chunks: ((packed - PAGE_SIZE) / Chunks::SIZE as u64) as u32,
         };
         log!(
             "{} MiB shown, {} MiB of frames, {} MiB for compressed pages, a disk for {} pages",
@@ -76,8 +77,10 @@ impl Manager {
             spaces: clients.count(),
             ..Row::default()
         };
-        let monitor = config.capability("monitor").map(Selector);
-        let bits = config.number("monitor_bits");
+        let losses = Shared::region("losses").map(Losses::new);
+        if let Some(losses) = &losses {
+            losses.clear();
+        }
         let memory = (memory, Shared::region("notes"));
         let (swap, damages) = Swap::new(memory, sizes, clients, disk, &key);
         let mut manager = Self {
@@ -85,8 +88,8 @@ impl Manager {
             pool: Selector(pool),
             ledger: Shared::region("ledger"),
             row,
-            monitor: monitor.zip(bits),
-            grace_ends: None,
+            losses,
+            blank,
             reports: MOST_REPORTS,
         };
         damages.into_iter().for_each(|damage| manager.lost(damage));
@@ -101,11 +104,11 @@ impl Manager {
                 Ok((Event::Fault(badge), words)) => {
                     Some(self.fault(badge, &FaultMessage::decode(&words)))
                 }
-                Ok((Event::Call(_) | Event::Exit(_), _)) => Some(Err(Error::Refused)),
-                Ok((Event::Timeout, _)) => {
-                    sys::fault_retry();
-                    None
+                Ok((Event::Call(badge), words)) => {
+                    // Whoever calls looks at the status alone.
+                    Some(self.call(badge, &words).map(|()| FaultReply::Resume))
                 }
+                Ok((Event::Exit(_), _)) => Some(Err(Error::Refused)),
                 _ => None,
             };
             // A request that finished between a fault and its being put off would wake nobody.
@@ -113,11 +116,10 @@ impl Manager {
                 reply = Some(Ok(FaultReply::Resume));
             }
             self.tell();
-            let deadline = self.deadline();
             next = match reply {
-                None => sys::wait(deadline),
-                Some(Ok(answer)) => sys::reply_wait(0, answer.encode(), deadline),
-                Some(Err(error)) => sys::reply_wait(error as u64, [0; MESSAGE_WORDS], deadline),
+                None => sys::wait(NO_DEADLINE),
+                Some(Ok(answer)) => sys::reply_wait(0, answer.encode(), NO_DEADLINE),
+                Some(Err(error)) => sys::reply_wait(error as u64, [0; MESSAGE_WORDS], NO_DEADLINE),
             };
         }
     }
@@ -145,10 +147,6 @@ impl Manager {
             ..self.row
         };
         let _ = row.write(ledger, 0);
-    }
-
-    fn deadline(&self) -> u64 {
-        self.grace_ends.filter(|end| *end > time::now().get()).unwrap_or(NO_DEADLINE)
     }
 
     /// Takes what the disk has done; true when that was anything.
@@ -179,26 +177,20 @@ impl Manager {
         let page = offset.and_then(|at| u32::try_from(at / PAGE_SIZE).ok());
         let page = page.ok_or(Error::BadAddress)?;
         let write = fault.access == Access::Write;
-        let mut answer = self.swap.fault(page, badge as u8, write);
-        if answer == Answer::Lost && client.kind != Kind::Guest {
-            // The VM is about to end: what its monitor and others read no longer matters, but they
-            // must go on.
-            if client.kind == Kind::Program && self.in_grace() {
-                return Ok(FaultReply::Later);
+        let answer = self.swap.fault(page, badge as u8, write);
+        if answer == Answer::Lost {
+            // Before anybody sees something in its place.
+            self.note_loss(page, true);
+            if matches!(client.kind, Kind::Monitor | Kind::View) {
+                let rights = MemRights::READ | MemRights::WRITE;
+                return Ok(self.show(self.blank, fault.offset, rights));
             }
-            self.swap.forget(page);
-            answer = self.swap.fault(page, badge as u8, write);
         }
         match answer {
             Answer::Map { frame, write } => {
                 let read = MemRights::READ | MemRights::EXEC;
-                Ok(FaultReply::Map {
-                    memory: self.pool,
-                    memory_offset: u64::from(frame) * PAGE_SIZE,
-                    region_offset: fault.offset & !(PAGE_SIZE - 1),
-                    length: PAGE_SIZE,
-                    rights: if write { read | MemRights::WRITE } else { read },
-                })
+                let rights = if write { read | MemRights::WRITE } else { read };
+                Ok(self.show(u64::from(frame) * PAGE_SIZE, fault.offset, rights))
             }
             Answer::Later => Ok(FaultReply::Later),
             Answer::Lost => Err(Error::Gone),
@@ -210,24 +202,51 @@ impl Manager {
         }
     }
 
-    fn in_grace(&self) -> bool {
-        self.grace_ends.is_some_and(|end| time::now().get() < end)
+    fn show(&self, at: u64, offset: u64, rights: MemRights) -> FaultReply {
+        FaultReply::Map {
+            memory: self.pool,
+            memory_offset: at,
+            region_offset: offset & !(PAGE_SIZE - 1),
+            length: PAGE_SIZE,
+            rights,
+        }
     }
 
-    /// A page is lost. The monitor is told at once: programs that need the page wait for that.
+    /// Carries out what the monitor says about a page. Others that call, such as the root server to see that there is an answer, are refused.
+    fn call(&mut self, badge: u64, words: &Message) -> Result<(), Error> {
+        let is_monitor = self.swap.spaces.get(badge).is_some_and(|c| c.kind == Kind::Monitor);
+        let request = Request::decode(words).filter(|_| is_monitor).ok_or(Error::Refused)?;
+        match request {
+            Request::Whole { page } => {
+                self.swap.spaces.unmap_blank(page);
+                self.swap.forget(page);
+                self.note_loss(page, false);
+            }
+            Request::Lose { page } => {
+                if !self.swap.lose(page) {
+                    return Err(Error::BadState);
+                }
+                self.note_loss(page, true);
+            }
+        }
+        Ok(())
+    }
+
+    fn note_loss(&self, page: u32, lost: bool) {
+        if let Some(losses) = &self.losses {
+            losses.set(page.into(), lost);
+        }
+    }
+
+    /// A page is lost. Whoever needs it will find that out.
     fn lost(&mut self, damage: Damage) {
         let Damage { page, slot, forged } = damage;
+        self.note_loss(page, true);
         if self.reports > 0 {
             self.reports -= 1;
             let why = if forged { "does not hold what was written there" } else { "has errors" };
             let address = u64::from(page) * PAGE_SIZE;
             log!("the page at {address:#x} is lost: place {slot} of the disk {why}");
-        }
-        if self.grace_ends.is_none() {
-            self.grace_ends = Some(time::now().get() + time::microseconds(GRACE_US));
-            if let Some((monitor, bits)) = self.monitor {
-                let _ = sys::signal(monitor, bits);
-            }
         }
     }
 }

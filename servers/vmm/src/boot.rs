@@ -4,7 +4,7 @@ use alloc::string::{String, ToString};
 use linuxboot::{Boot, Loaded};
 use platform::clock::Clock;
 use platform::cpuid;
-use rt::Shared;
+use rt::{GuestRam, Shared};
 
 /// Date at which guests start when nobody tells the date: 1 January 2026.
 const EPOCH: u64 = 1_767_225_600;
@@ -26,7 +26,7 @@ pub fn clock() -> Clock {
 }
 
 /// Lays kernel and initial RAM disk out in guest RAM.
-pub fn load(role: &str, ram: &Shared) -> Result<Loaded, String> {
+pub fn load(role: &str, ram: &GuestRam) -> Result<Loaded, String> {
     let Some(kernel) = Shared::region("kernel") else {
         return Err("the boot archive has no kernel for it".to_string());
     };

@@ -31,8 +31,10 @@ pub enum End {
         /// Where.
         rip: u64,
     },
-    /// Some of its memory can't be had back from where its manager had put it.
+    /// Its kernel or a device needs memory that can't be had back from where its manager had put it.
     MemoryLost,
+    /// Its memory's manager has no place for what it writes.
+    MemoryFull,
     /// The monitor before this one has failed: what it knew of the devices is lost.
     MonitorFailed,
     /// An exit that nobody expects.
@@ -60,7 +62,16 @@ impl core::fmt::Display for End {
                 write!(f, "access to {address:#x}, where there is nothing, by {rip:#x}")
             }
             Self::MemoryLost => {
-                write!(f, "a part of its memory is lost (its manager's disk is damaged or full)")
+                write!(
+                    f,
+                    "its kernel needs a part of its memory that is lost (the disk is damaged)"
+                )
+            }
+            Self::MemoryFull => {
+                write!(
+                    f,
+                    "there is no place for its memory (the manager's memory and disk are full)"
+                )
             }
             Self::MonitorFailed => write!(f, "its monitor failed"),
             Self::Unexpected { code, rip } => write!(f, "unexpected exit {code:#x} at {rip:#x}"),

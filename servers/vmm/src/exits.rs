@@ -113,7 +113,7 @@ impl Monitor {
         }
         let address = message.info2;
         if address < self.ram.len() {
-            self.end(&End::MemoryLost);
+            self.lost_access(message, state);
             return;
         }
         let rip = state.rip;

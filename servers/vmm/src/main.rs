@@ -14,6 +14,7 @@ mod devices;
 mod end;
 mod exits;
 mod io;
+mod lost;
 mod monitor;
 mod msr;
 mod restart;

@@ -14,8 +14,9 @@ use platform::clock::Clock;
 use platform::code;
 use platform::delivery::{self, Outcome};
 use platform::eoi::EndOfInterrupt;
+use platform::lost::Lost;
 use platform::serial::Serial;
-use rt::{Shared, VcpuPage, log, sys, time};
+use rt::{GuestRam, Shared, VcpuPage, log, sys, time};
 
 /// One VM.
 pub struct Monitor {
@@ -24,15 +25,17 @@ pub struct Monitor {
     /// When it may start again after its end.
     pub restarts: Restarts,
     pub settings: Settings,
-    pub ram: Shared,
+    pub ram: GuestRam,
     pub page: VcpuPage,
-    pub devices: Devices<Shared>,
+    pub devices: Devices<GuestRam>,
     pub apic: Apic,
     pub clock: Clock,
     pub eoi: EndOfInterrupt,
     pub serial: Serial,
-    /// The bits by which the memory's manager says that a part of it is lost.
-    pub lost_bits: u64,
+    /// What the guest has written to lost pages of its memory.
+    pub lost: Lost,
+    /// The memory's manager, where pages can be lost.
+    pub keeper: Option<Selector>,
     /// Reports about odd accesses that are still to be made: a guest cannot flood the log.
     pub reports: u32,
     pub vcpu: Selector,
@@ -65,7 +68,7 @@ impl Monitor {
     pub fn from_config() -> Self {
         let config = rt::config();
         let role = config.parameter("role").unwrap_or("compute").to_string();
-        let ram = needed(Shared::region("ram"), "region 'ram'");
+        let ram = needed(Shared::guest_ram("ram"), "region 'ram'");
         let settings = Settings { service: role == "service" };
         let mut monitor = Self {
             restarts: Restarts::new(&role),
@@ -78,7 +81,8 @@ impl Monitor {
             clock: boot::clock(),
             eoi: EndOfInterrupt::default(),
             serial: Serial::default(),
-            lost_bits: config.number("lost_bits").unwrap_or(0),
+            lost: Lost::default(),
+            keeper: config.capability("ram").map(Selector),
             reports: 32,
             vcpu: Selector(needed(config.capability("vcpu"), "capability 'vcpu'")),
             loaded: None,
@@ -122,6 +126,7 @@ impl Monitor {
 
     /// After an exit was handled: chooses what is delivered at the next entry.
     pub fn finish_exit(&mut self, class: ExitClass, state: &mut VcpuState) {
+        self.needed_lost_memory();
         if self.ended && !self.restart(state) {
             state.inject = 0;
             state.want_window = 0;
@@ -173,12 +178,11 @@ impl Monitor {
 
     /// Other programs have signalled.
     pub fn notified(&mut self, bits: u64) {
-        if bits & self.lost_bits != 0 && !self.ended {
-            self.end(&End::MemoryLost);
+        self.devices.notified(bits);
+        if self.needed_lost_memory() {
             // It must not run on until it exits by itself.
             let _ = sys::vcpu_recall(self.vcpu);
         }
-        self.devices.notified(bits);
         if self.ended {
             self.say_last_words();
             self.wake_to_restart();

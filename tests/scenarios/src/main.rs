@@ -5,6 +5,7 @@
 
 mod bad_input;
 mod bare;
+mod damaged;
 mod demo;
 mod devices;
 mod differential;
@@ -121,7 +122,8 @@ const SCENARIOS: &[Scenario] = &[
     ("swapped", swapped::run),
     ("swapped_downloads", swapped::downloads),
     ("swapped_restarted", swapped::restarted),
-    ("swapped_disk_damaged", swapped::damaged),
+    ("swapped_disk_damaged", damaged::pages),
+    ("swapped_disk_damaged_all_over", damaged::everything),
     ("nothing_is_left", interrupted::run),
 ];
 

@@ -29,17 +29,21 @@ impl<M: Memory, S: Spaces, D: Disk> Swap<M, S, D> {
         self.frames.take()
     }
 
+    /// Nobody sees the page in a frame any more.
+    pub(super) fn unmap(&mut self, number: u32) {
+        let Some(frame) = self.frames.get_mut(number) else { return };
+        let spaces = core::mem::take(&mut frame.spaces);
+        if spaces != 0 {
+            self.spaces.unmap(frame.page, spaces);
+            self.shown -= spaces.count_ones();
+        }
+    }
+
     /// Frees a frame: its page is dropped, compressed, or written.
     fn put_away(&mut self, number: u32) -> bool {
+        self.unmap(number);
         let frame = self.frames.get(number);
         let page = frame.page;
-        if frame.spaces != 0 {
-            self.spaces.unmap(page, frame.spaces);
-            self.shown -= frame.spaces.count_ones();
-            if let Some(frame) = self.frames.get_mut(number) {
-                frame.spaces = 0;
-            }
-        }
         if !frame.dirty {
             self.counters.dropped += 1;
             let state = frame.slot.map_or(Page::Fresh, Page::Away);

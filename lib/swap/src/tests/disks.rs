@@ -64,3 +64,59 @@ fn a_disk_that_fails_to_write_loses_those_pages() {
     assert_eq!(bench.swap.fault(damage.page, 0, false), Answer::Lost);
     assert!(bench.swap.counters().lost > 0);
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    /// Pages that are lost on demand, wherever they are, and given up: all others keep their contents, and no place is lost with them.
+    #[test]
+    fn pages_can_be_lost_on_demand(
+        steps in proptest::collection::vec((0u8..4, 0u32..PAGES, 0u8..3, any::<u32>()), 1..250),
+    ) {
+        let mut bench = Bench::new(PAGES + 10);
+        let mut model: HashMap<u32, Option<Vec<u8>>> = HashMap::new();
+        let mut lost = 0;
+        for (what, page, kind, seed) in steps {
+            let there = model.get(&page).cloned().unwrap_or(Some(contents(0, 0)));
+            match what {
+                0 => {
+                    let done = bench.write(seed as u8 % 3, page, &contents(kind, seed));
+                    prop_assert_eq!(done.is_ok(), there.is_some());
+                    if done.is_ok() {
+                        model.insert(page, Some(contents(kind, seed)));
+                    }
+                }
+                1 => prop_assert!(bench.read(0, page).ok() == there, "page {page}"),
+                2 => {
+                    if bench.swap.lose(page) {
+                        lost += u64::from(there.is_some());
+                        model.insert(page, None);
+                    } else {
+                        prop_assert!(bench.swap.now().under_way > 0);
+                    }
+                    prop_assert_eq!(bench.swap.counters().lost, lost);
+                }
+                _ => {
+                    bench.swap.forget(page);
+                    if there.is_none() {
+                        model.insert(page, Some(contents(0, 0)));
+                    }
+                }
+            }
+        }
+        for page in 0..PAGES {
+            let there = model.get(&page).cloned().unwrap_or(Some(contents(0, 0)));
+            prop_assert!(bench.read(0, page).ok() == there, "page {page} at the end");
+        }
+        // When all are lost, nothing takes up any place.
+        while bench.complete(0).is_some() {}
+        for page in 0..PAGES {
+            prop_assert!(bench.swap.lose(page));
+        }
+        let now = bench.swap.now();
+        prop_assert_eq!((now.resident, now.shown, now.packed, now.away), (0, 0, 0, 0));
+        prop_assert_eq!(now.packed_bytes, 0);
+        prop_assert!(bench.spaces.0.borrow().mapped.is_empty());
+        prop_assert!(!bench.swap.lose(PAGES));
+    }
+}
