@@ -38,6 +38,7 @@ const PROGRAM: Program = Program {
     count_instructions: Some(0),
     command_line: "",
     pattern: 0,
+    disk: None,
 };
 
 /// Records a run (or reads one) and writes its pictures.

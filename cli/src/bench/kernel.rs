@@ -21,6 +21,7 @@ const PROGRAM: Program = Program {
     count_instructions: Some(0),
     command_line: "",
     pattern: 0,
+    disk: None,
 };
 
 /// What the kernels of the table are called in its rows' forms.

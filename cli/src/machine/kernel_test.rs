@@ -42,6 +42,8 @@ pub struct Program {
     pub command_line: &'static str,
     /// Bytes of a file `pattern`: words of eight bytes, each of which is its own offset.
     pub pattern: u64,
+    /// Bytes of a disk for swapped pages.
+    pub disk: Option<u64>,
 }
 
 /// The kernel's tests.
@@ -54,6 +56,7 @@ pub const TESTS: Program = Program {
     count_instructions: None,
     command_line: "",
     pattern: 0,
+    disk: None,
 };
 
 /// Those of them that depend on what a quantum is: ten seconds each, by the clock of a machine that takes
@@ -70,10 +73,11 @@ pub const SHARING: Program = Program {
 /// # Errors
 /// It could not be started.
 pub fn run(cache: &Cache, repository: &Repository, program: Program) -> Result<Report> {
-    run_until(cache, repository, program, |_| false)
+    run_until(cache, repository, program, |_, _| false)
 }
 
-/// Runs a program until it shuts the machine down, or its log holds what was waited for.
+/// Runs a program until it shuts the machine down, or its log holds what was waited for. Who looks at the log is told the path of the
+/// machine's disk, too.
 ///
 /// # Errors
 /// It could not be started.
@@ -81,7 +85,7 @@ pub fn run_until(
     cache: &Cache,
     repository: &Repository,
     program: Program,
-    done: impl Fn(&str) -> bool,
+    done: impl Fn(&str, &Path) -> bool,
 ) -> Result<Report> {
     let folder = cache.scratch("kernel-test")?;
     let archive_path = folder.path().join("archive");
@@ -108,7 +112,7 @@ pub fn run_until(
         memory,
         processors,
         forwards: Vec::new(),
-        disk: None,
+        disk: program.disk,
         count_instructions,
     };
     let (code, log, why) = until_it_ends(&setup, folder.path(), &done)?;
@@ -167,15 +171,23 @@ pub fn linux(
         forwards: Vec::new(),
         count_instructions: Some(0),
     };
-    let (code, log, why) = until_it_ends(&setup, folder.path(), &|_| false)?;
+    let (code, log, why) = until_it_ends(&setup, folder.path(), &|_, _| false)?;
     Ok(Report { log, passed: code == Some(Some(0)), why })
 }
 
 /// QEMU's exit status (none when it was stopped), the log, and what happened in words.
 type Ended = (Option<Option<i32>>, String, String);
 
-fn until_it_ends(setup: &qemu::Setup, folder: &Path, done: &dyn Fn(&str) -> bool) -> Result<Ended> {
+fn until_it_ends(
+    setup: &qemu::Setup,
+    folder: &Path,
+    done: &dyn Fn(&str, &Path) -> bool,
+) -> Result<Ended> {
     let mut command = setup.bare_command(folder)?;
+    let disk = folder.join(qemu::DISK);
+    if let Some(length) = setup.disk {
+        qemu::swap_disk(&mut command, &disk, length)?;
+    }
     let mut child = command.spawn().context("can't run QEMU")?;
     let end = Instant::now() + LIMIT;
     let read = || {
@@ -187,7 +199,7 @@ fn until_it_ends(setup: &qemu::Setup, folder: &Path, done: &dyn Fn(&str) -> bool
         if let Some(status) = child.try_wait()? {
             break Some(status);
         }
-        let over = done(&read());
+        let over = done(&read(), &disk);
         if over || Instant::now() > end || supervise::interrupted().is_some() {
             child.kill()?;
             child.wait()?;

@@ -178,7 +178,10 @@ impl Setup {
 pub const DISK: &str = "disk";
 
 /// A disk with an empty, sparse file behind it. Errors go to the driver, they don't stop the machine.
-fn swap_disk(command: &mut Command, path: &Path, length: u64) -> Result<()> {
+///
+/// # Errors
+/// The file can't be made.
+pub fn swap_disk(command: &mut Command, path: &Path, length: u64) -> Result<()> {
     std::fs::File::create(path)?.set_len(length)?;
     let drive =
         "if=none,id=swap,format=raw,cache=unsafe,discard=ignore,werror=report,rerror=report,file=";

@@ -1,11 +1,18 @@
 //! The disk for swapped pages is not what it was: harmed is who needs what was there, and nobody else.
+use crate::bare::has_lines;
 use crate::rig::{LIMIT, Rig, succeeded};
 use crate::swapped::{SLOT, ledger};
 use anyhow::{Context, Result, bail, ensure};
+use std::cell::Cell;
+use std::fs::OpenOptions;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
+use trapline::cache::Cache;
 use trapline::launch::Options;
 use trapline::machine::Vm;
+use trapline::machine::kernel_test::{self, Program};
+use trapline::parts::Repository;
+use trapline::progress::Progress;
 use trapline::web::Server;
 
 const PROGRAM: &[u8] = include_bytes!("damaged.py");
@@ -116,4 +123,41 @@ pub fn everything() -> Result<()> {
     };
     ensure!(error.contains("needs a part of its memory that is lost"), "{error}");
     others_go_on(&rig)
+}
+
+const NATIVE: Program = Program {
+    name: "root",
+    files: &["anon", "image", "swap", "native-swapped"],
+    system: Some(include_str!("swapped.toml")),
+    command_line: "resident=32M",
+    disk: Some(128 << 20),
+    ..kernel_test::TESTS
+};
+
+/// Native programs, whose disk is cut off behind its first place.
+pub fn native() -> Result<()> {
+    let repository = Repository::find()?;
+    repository.build(false, &Progress::new(false))?;
+    let cut = Cell::new(false);
+    let report = kernel_test::run_until(&Cache::open()?, &repository, NATIVE, |log, disk| {
+        if log.contains("cut the disk off now") && !cut.get() {
+            cut.set(
+                OpenOptions::new().write(true).open(disk).is_ok_and(|f| f.set_len(SLOT).is_ok()),
+            );
+        }
+        false
+    })?;
+    println!("{}", report.log.trim_end());
+    ensure!(report.passed && cut.get(), "{}", report.why);
+    has_lines(
+        &report.log,
+        &[
+            ("program 'reader' ended: page fault", 1),
+            ("not resolved: object gone", 1),
+            ("owner: all is as it should be", 1),
+            ("program 'owner' ended", 0),
+            ("FAILED", 0),
+            ("panic", 0),
+        ],
+    )
 }

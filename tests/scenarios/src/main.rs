@@ -124,6 +124,7 @@ const SCENARIOS: &[Scenario] = &[
     ("swapped_restarted", swapped::restarted),
     ("swapped_disk_damaged", damaged::pages),
     ("swapped_disk_damaged_all_over", damaged::everything),
+    ("swapped_disk_cut_off", damaged::native),
     ("nothing_is_left", interrupted::run),
 ];
 

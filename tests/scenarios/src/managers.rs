@@ -65,7 +65,7 @@ fn run_until(command_line: &'static str, done: impl Fn(&str) -> bool) -> Result<
     let repository = trapline::parts::Repository::find()?;
     repository.build(false, &trapline::progress::Progress::new(false))?;
     let system = Program { command_line, ..SYSTEM };
-    let report = kernel_test::run_until(&Cache::open()?, &repository, system, &done)?;
+    let report = kernel_test::run_until(&Cache::open()?, &repository, system, |log, _| done(log))?;
     println!("{}", report.log.trim_end());
     ensure!(done(&report.log), "{}", report.why);
     for bad in ["FAILED", "panic"] {

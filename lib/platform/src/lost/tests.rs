@@ -22,8 +22,8 @@ fn ram() -> Fake {
     let ram = Fake::new((PAGES * PAGE) as usize);
     let entry = |at: u64, value: u64| ram.write(at, &value.to_le_bytes()).unwrap();
     // Root in page 1, one table in page 2 with a page of 1 GiB, for everybody.
-    entry(PAGE, 2 * PAGE | 7);
-    entry(PAGE + 8 * (DIRECT >> 39 & 511), 2 * PAGE | 7);
+    entry(PAGE, (2 * PAGE) | 7);
+    entry(PAGE + 8 * (DIRECT >> 39 & 511), (2 * PAGE) | 7);
     entry(2 * PAGE, 0x87);
     ram
 }
