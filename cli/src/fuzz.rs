@@ -8,7 +8,7 @@ use std::path::Path;
 /// Options of `trapline fuzz`.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Arguments {
-    /// A target: wire, relay, relay-files, delegate, files, identity, policy, compiled-policy, virtio, apic, decode, archive, hostlink, linuxboot
+    /// A target: wire, relay, relay-files, delegate, files, identity, policy, compiled-policy, virtio, apic, decode, lost, archive, hostlink, linuxboot
     target: String,
     /// How long
     #[arg(long, default_value_t = 30)]

@@ -9,6 +9,7 @@
 mod delegate;
 mod files;
 mod identity;
+mod lost;
 mod models;
 mod parsers;
 mod policies;
@@ -39,6 +40,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "virtio", run: models::virtio, rounds: 1_000 },
     Target { name: "apic", run: models::apic, rounds: 2_000 },
     Target { name: "decode", run: parsers::decode, rounds: 20_000 },
+    Target { name: "lost", run: lost::target, rounds: 2_000 },
     Target { name: "archive", run: parsers::archive, rounds: 10_000 },
     Target { name: "hostlink", run: parsers::hostlink, rounds: 5_000 },
     Target { name: "linuxboot", run: parsers::linuxboot, rounds: 200 },

@@ -93,6 +93,7 @@ targets! {
     virtio: "virtio",
     apic: "apic",
     decode: "decode",
+    lost: "lost",
     archive: "archive",
     hostlink: "hostlink",
     linuxboot: "linuxboot",
