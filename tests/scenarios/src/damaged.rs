@@ -153,7 +153,7 @@ pub fn native() -> Result<()> {
         &report.log,
         &[
             ("program 'reader' ended: page fault", 1),
-            ("not resolved: object gone", 1),
+            ("not resolved: object gone, at instruction", 1),
             ("owner: all is as it should be", 1),
             ("program 'owner' ended", 0),
             ("FAILED", 0),
