@@ -68,6 +68,10 @@ pub const SHARING: Program = Program {
     ..TESTS
 };
 
+/// The one that needs memory for a page of 1 GiB.
+pub const HUGE: Program =
+    Program { memory: 2560 << 20, processors: 1, command_line: "huge=1 only=pages-of", ..TESTS };
+
 /// Runs a program until it shuts the machine down.
 ///
 /// # Errors

@@ -19,6 +19,8 @@ pub mod restarts;
 pub mod shares;
 pub mod stack;
 
+use abi::FaultMessage;
+
 /// What is mapped at once where alignment allows it: a large page.
 pub const CHUNK: u64 = 2 << 20;
 const PAGE: u64 = 4096;
@@ -103,19 +105,23 @@ pub struct Piece {
     pub chunk: u64,
 }
 
-/// The largest piece, at most one chunk of the object, that holds `offset` of a region of
-/// `region_length` bytes with tag `tag`. `None` when that offset lies outside object or region.
+/// The largest piece, at most one chunk of the object and one page of the size that the region wants, that holds the fault's offset in its region
+/// with tag `tag`. `None` when that offset lies outside object or region.
 #[must_use]
-pub fn piece(object: Object, tag: Tag, offset: u64, region_length: u64) -> Option<Piece> {
+pub fn piece(object: Object, tag: Tag, fault: &FaultMessage) -> Option<Piece> {
+    let (offset, region_length) = (fault.offset, fault.region_length);
     let length = object.length.checked_next_multiple_of(PAGE)?;
     let at = tag.offset.checked_add(offset)?;
     if at >= length || offset >= region_length {
         return None;
     }
     let chunk = at / CHUNK;
-    let start = (chunk * CHUNK).max(tag.offset);
+    // No more than a chunk, also where a larger page is wanted: who waits for it to be zeroed would wait too long.
+    let size = if fault.page_hint < u64::from(CHUNK.ilog2()) { PAGE } else { CHUNK };
+    let first = at / size * size;
+    let start = first.max(tag.offset);
     let region_end = tag.offset.checked_add(region_length)?;
-    let end = (chunk + 1).checked_mul(CHUNK)?.min(length).min(region_end & !(PAGE - 1));
+    let end = first.checked_add(size)?.min(length).min(region_end & !(PAGE - 1));
     if start >= end || at >= end {
         return None;
     }
@@ -133,6 +139,10 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
+    fn fault(offset: u64, region_length: u64, page_hint: u64) -> FaultMessage {
+        FaultMessage { tag: 0, offset, access: abi::Access::Read, ip: 0, region_length, page_hint }
+    }
+
     #[test]
     fn lists_name_the_part_that_is_malformed() {
         let list = |text| Object::list(text).collect::<Result<std::vec::Vec<_>, _>>();
@@ -148,9 +158,22 @@ mod tests {
     fn a_fault_in_the_middle_gets_its_whole_chunk() {
         let object = Object { base: 10 * CHUNK, length: 4 * CHUNK };
         let tag = Tag { object: 3, offset: 0 };
-        let got = piece(object, tag, CHUNK + 5, 4 * CHUNK);
+        let got = piece(object, tag, &fault(CHUNK + 5, 4 * CHUNK, 21));
         let want =
             Piece { memory_offset: 11 * CHUNK, region_offset: CHUNK, length: CHUNK, chunk: 1 };
+        assert_eq!(got, Some(want));
+        // No more is zeroed at once.
+        assert_eq!(piece(object, tag, &fault(CHUNK + 5, 4 * CHUNK, 30)), Some(want));
+    }
+
+    #[test]
+    fn a_region_that_wants_small_pages_gets_one() {
+        let object = Object { base: 10 * CHUNK, length: 4 * CHUNK };
+        let tag = Tag { object: 3, offset: PAGE };
+        let got = piece(object, tag, &fault(CHUNK + 5, 4 * CHUNK, 12));
+        let at = CHUNK + PAGE;
+        let want =
+            Piece { memory_offset: 10 * CHUNK + at, region_offset: CHUNK, length: PAGE, chunk: 1 };
         assert_eq!(got, Some(want));
     }
 
@@ -158,20 +181,20 @@ mod tests {
     fn the_last_page_of_a_file_is_mapped_whole_and_nothing_behind_it() {
         let object = Object { base: PAGE, length: 5000 };
         let tag = Tag { object: 0, offset: 0 };
-        assert_eq!(piece(object, tag, 4999, 1 << 30).map(|p| p.length), Some(2 * PAGE));
-        assert_eq!(piece(object, tag, 8192, 1 << 30), None);
+        let of = |offset| piece(object, tag, &fault(offset, 1 << 30, 21)).map(|p| p.length);
+        assert_eq!((of(4999), of(8192)), (Some(2 * PAGE), None));
     }
 
     proptest! {
         #[test]
         fn a_piece_holds_its_fault_and_stays_inside(
             base in 0u64..1 << 40, length in 0u64..1 << 32, start in 0u64..1 << 20,
-            offset in any::<u64>(), region in any::<u64>(), small in any::<bool>(),
+            offset in any::<u64>(), region in any::<u64>(), small in any::<bool>(), hint in any::<u64>(),
         ) {
             let object = Object { base: base & !(PAGE - 1), length };
             let tag = Tag { object: 1, offset: start * PAGE };
             let offset = if small { offset % (length + 1) } else { offset };
-            if let Some(p) = piece(object, tag, offset, region) {
+            if let Some(p) = piece(object, tag, &fault(offset, region, hint)) {
                 prop_assert!(p.region_offset <= offset && offset < p.region_offset + p.length);
                 prop_assert!(p.region_offset + p.length <= region);
                 prop_assert!(p.memory_offset >= object.base);

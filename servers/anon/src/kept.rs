@@ -84,7 +84,7 @@ impl Kept {
     /// The piece that a fault gets. The whole chunk comes into being, also what this region does not
     /// show: another region may.
     fn plain(&self, tag: Tag, fault: &FaultMessage) -> Option<(Piece, Range<u64>)> {
-        let found = piece(self.object, tag, fault.offset, fault.region_length)?;
+        let found = piece(self.object, tag, fault)?;
         let start = found.chunk * CHUNK;
         let ready = *self.zeroed.get(usize::try_from(found.chunk).ok()?)?;
         let length = if ready { 0 } else { CHUNK.min(self.object.length - start) };

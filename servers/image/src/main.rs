@@ -76,7 +76,7 @@ impl State {
             return Err(Error::NoRight);
         }
         let file = self.files.get_mut(tag.object as usize).ok_or(Error::NoRegion)?;
-        let found = piece(file.object, tag, fault.offset, fault.region_length);
+        let found = piece(file.object, tag, fault);
         let found = found.ok_or(Error::BadAddress)?;
         file.shown(badge, &found);
         let number = badge as usize % CLIENTS;

@@ -50,7 +50,9 @@ impl Builder {
                 let tag = Tag { object: number, offset: segment.offset };
                 tag.encode().ok_or_else(|| Failure("tag".into()))?
             };
-            let bind = Bind { space, base, length, portal, tag, rights, hint: 12 };
+            // Code comes in large pieces, data by the page that is copied.
+            let hint = if write { 12 } else { 21 };
+            let bind = Bind { space, base, length, portal, tag, rights, hint };
             let what = format!("code and data of {}", declared.name);
             self.programs[n].given.managed(bind).map_err(Failure::kernel(what))?;
         }

@@ -15,6 +15,7 @@ mod failing;
 mod faults;
 mod guest;
 mod guests;
+mod huge;
 mod ipc;
 mod memory;
 mod models;
@@ -68,9 +69,12 @@ fn main(_thread: u64) -> ! {
         changing::TESTS,
         stress::TESTS,
     ];
+    // Needs more memory than the others.
+    let huge = env::word("huge").is_some();
     let only = env::word("only");
     let chosen = |name: &str| only.as_ref().is_none_or(|only| name.contains(only.as_str()));
-    for (name, test) in groups.into_iter().flatten().filter(|(name, _)| chosen(name)) {
+    let groups = groups.into_iter().chain(huge.then_some(huge::TESTS));
+    for (name, test) in groups.flatten().filter(|(name, _)| chosen(name)) {
         match test() {
             Ok(()) => {
                 passed += 1;

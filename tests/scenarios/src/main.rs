@@ -80,6 +80,7 @@ const SCENARIOS: &[Scenario] = &[
     ("bad_input_never_boots", bad_input::never_boots),
     ("doctor", doctor::run),
     ("processes", processes::run),
+    ("kernel_pages", kernel::pages),
     ("sharing", sharing::run),
     ("timeline", timeline::run),
     ("demo", demo::run),
