@@ -56,6 +56,7 @@ impl CallNumber {
             Self::RegionRights => &[Optional, Address, Number, Number],
             Self::RegionManager => &[Optional, Address, Number, Optional, Number],
             Self::FaultLimit => &[Optional, Number],
+            Self::RegionsPass => &[Optional, Capability, Optional],
         }
     }
 }

@@ -167,6 +167,12 @@ calls! {
     /// and what its manager answers later goes nowhere. When its manager ends, a fault waits as long
     /// for another one (`RegionManager`); without a limit the thread ends with its manager.
     FaultLimit = 40;
+    /// `(space or 0 = own, portal, its successor or 0 = none)` → `rdi` = how many, at most 64: gives regions that
+    /// name the first portal, wherever they are by now, the second one's manager instead, as `RegionManager`, but with their
+    /// tags. Whoever calls until there are fewer has reached all. Where each region's window was, the new manager
+    /// learns by its faults ([`FaultMessage::lost`](crate::FaultMessage)). Errors: as `RegionManager`;
+    /// `NoRight` when the first portal's regions may have more rights than the second one's.
+    RegionsPass = 41;
 }
 
 /// Kind of a space.

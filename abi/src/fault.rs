@@ -28,6 +28,10 @@ pub struct FaultMessage {
     pub region_length: u64,
     /// log2 of the region's page-size hint, or [`REGISTERS`](crate::REGISTERS).
     pub page_hint: u64,
+    /// Where, in the space of the manager before this one, the region's window was; 0 when it had none, or
+    /// has one now. Where a region is divided or moved, that goes with it. A hint: whoever controls the region's space may have
+    /// made it, too.
+    pub lost: u64,
 }
 
 impl FaultMessage {
@@ -35,7 +39,7 @@ impl FaultMessage {
     #[must_use]
     pub const fn encode(self) -> Message {
         let access = self.access as u64;
-        [self.tag, self.offset, access, self.ip, self.region_length, self.page_hint, 0, 0]
+        [self.tag, self.offset, access, self.ip, self.region_length, self.page_hint, self.lost, 0]
     }
 
     /// Reads the words of an `Event::Fault`.
@@ -53,6 +57,7 @@ impl FaultMessage {
             ip: words[3],
             region_length: words[4],
             page_hint: words[5],
+            lost: words[6],
         }
     }
 }
@@ -79,6 +84,11 @@ pub enum FaultReply {
         /// Rights; cut down to the region's and the capability's.
         rights: MemRights,
     },
+    /// The region gets a window, as by `RegionWindow`, but its own space pays for it: the access is resolved through it.
+    Window {
+        /// Where in the manager's space the window begins; it is as long as the region.
+        at: u64,
+    },
 }
 
 impl FaultReply {
@@ -92,6 +102,7 @@ impl FaultReply {
                 [1, memory, memory_offset, region_offset, length, rights.bits(), 0, 0]
             }
             FaultReply::Later => [2, 0, 0, 0, 0, 0, 0, 0],
+            FaultReply::Window { at } => [3, at, 0, 0, 0, 0, 0, 0],
         }
     }
 
@@ -108,6 +119,7 @@ impl FaultReply {
                 rights: MemRights::from_bits(words[5])?,
             }),
             2 => Some(FaultReply::Later),
+            3 => Some(FaultReply::Window { at: words[1] }),
             _ => None,
         }
     }

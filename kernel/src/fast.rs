@@ -165,6 +165,7 @@ impl Kernel {
             ip: from.rip,
             region_length: range.length,
             page_hint: u64::from(binding.hint),
+            lost: binding.window.lost(),
         };
         to.set_message(&message.encode());
         to.rax = 0;

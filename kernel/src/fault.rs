@@ -168,6 +168,7 @@ impl Kernel {
                 ip,
                 region_length: range.length,
                 page_hint: u64::from(binding.hint),
+                lost: binding.window.lost(),
             };
         }
         self.send(id, handler, Request::Fault { badge, address, state });
@@ -278,8 +279,14 @@ impl Kernel {
         (address, access): (SpaceAddr, Access),
         reply: FaultReply,
     ) -> Result<bool, Error> {
-        let FaultReply::Map { memory, memory_offset, region_offset, length, rights } = reply else {
-            return Err(Error::BadArgument);
+        let (memory, memory_offset, region_offset, length, rights) = match reply {
+            FaultReply::Map { memory, memory_offset, region_offset, length, rights } => {
+                (memory, memory_offset, region_offset, length, rights)
+            }
+            FaultReply::Window { at } => {
+                return self.answer_window((space, asked), manager, (address, access), at);
+            }
+            _ => return Err(Error::BadArgument),
         };
         let memory = match self.spaces.get(manager)?.table.get(memory)? {
             Capability::Memory(memory) => memory,

@@ -51,7 +51,52 @@ pub struct Binding {
     /// log2 of the page size that suits it, or [`abi::REGISTERS`].
     pub hint: u8,
     /// Where its manager keeps its pages, in the manager's space.
-    pub window: Option<SpaceAddr>,
+    pub window: Place,
+}
+
+/// Where a region's window is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// Nowhere.
+    None,
+    /// At this address; once its manager has ended, it was there.
+    At(SpaceAddr),
+    /// It was at this address in the space of the manager before.
+    Lost(SpaceAddr),
+}
+
+impl From<Option<SpaceAddr>> for Place {
+    fn from(at: Option<SpaceAddr>) -> Self {
+        at.map_or(Place::None, Place::At)
+    }
+}
+
+impl Place {
+    /// The same for the manager that comes after this one.
+    pub fn passed(self) -> Self {
+        match self {
+            Place::At(at) | Place::Lost(at) => Place::Lost(at),
+            Place::None => Place::None,
+        }
+    }
+
+    /// The same for a part of the region that begins so many bytes behind it.
+    pub fn behind(self, bytes: u64) -> Self {
+        match self {
+            Place::None => Place::None,
+            Place::At(at) => Place::At(SpaceAddr(at.0 + bytes)),
+            Place::Lost(at) => Place::Lost(SpaceAddr(at.0 + bytes)),
+        }
+    }
+
+    /// What the manager is told when it is asked.
+    #[inline]
+    pub fn lost(self) -> u64 {
+        match self {
+            Place::Lost(at) => at.0,
+            _ => 0,
+        }
+    }
 }
 
 /// A window as its region sees it: where, in which space, and the rights that a mapping from there
@@ -62,7 +107,8 @@ impl Binding {
     /// Its window.
     #[inline]
     pub fn view(&self) -> Option<View> {
-        Some((self.window?, self.manager?, self.rights))
+        let Place::At(at) = self.window else { return None };
+        Some((at, self.manager?, self.rights))
     }
 }
 

@@ -6,7 +6,7 @@ use crate::machine::entry::{Frame, FrameBox};
 use crate::machine::phys;
 use crate::machine::table::Tables;
 use crate::memory::{Charged, MemoryRange, Quota};
-use crate::object::{Binding, Body, Capability, Space, Thread};
+use crate::object::{Binding, Body, Capability, Place, Space, Thread};
 use crate::window::Windows;
 use abi::{
     BootInfo, Error, HostPhys, MemRights, ObjRights, PAGE_SIZE, RootSelector, Selector, SpaceKind,
@@ -155,7 +155,8 @@ fn place(
     let limit = k.spaces.get(space)?.limit();
     let range = Range::new(at, length, limit)?;
     k.charge(space, RegionMap::<Binding>::COST as u64)?;
-    let binding = Binding { portal: None, manager: None, tag: 0, rights, hint: 12, window: None };
+    let binding =
+        Binding { portal: None, manager: None, tag: 0, rights, hint: 12, window: Place::None };
     k.spaces.get_mut(space)?.regions.bind(range, binding)?;
     k.map_into(space, range, &MemoryRange { base, length, rights })
 }

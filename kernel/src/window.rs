@@ -7,7 +7,7 @@
 use crate::fault::needed;
 use crate::kernel::Kernel;
 use crate::memory::MemoryRange;
-use crate::object::{Binding, Space, View};
+use crate::object::{Binding, Place, Space, View};
 use abi::{Access, Error, HostPhys, LARGE_PAGE_SIZE, MemRights, PAGE_SIZE, SpaceAddr};
 use regions::{Key, Overlaps, Range};
 use scheduling::Id;
@@ -37,14 +37,14 @@ fn key(client: Id<Space>, region: Range) -> Key {
 }
 
 impl Kernel {
-    /// Sets, changes or (`None`) removes the window of a region. The region is emptied.
+    /// Sets, changes or (`None`) removes the window of a region, which `payer` pays for. The region is emptied.
     ///
     /// # Errors
     /// `NoRegion` when it is not a region that `manager` manages, or the window is not inside a
     /// region of the manager's; `BadArgument` when that one is not pinned; `Quota`.
     pub fn set_window(
         &mut self,
-        manager: Id<Space>,
+        (manager, payer): (Id<Space>, Id<Space>),
         client: Id<Space>,
         region: Range,
         at: Option<Range>,
@@ -62,22 +62,49 @@ impl Kernel {
             if inside.portal.is_some() {
                 return Err(Error::BadArgument);
             }
-            self.charge(manager, COST)?;
+            self.charge(payer, COST)?;
         }
         // What came through an old window must not stay.
         if let Err(error) = self.unmap_from(client, region) {
             if at.is_some() {
-                self.credit(manager, COST);
+                self.credit(payer, COST);
             }
             return Err(error);
         }
         self.forget_window(client, region, &binding);
         if let Some(at) = at {
-            self.record_window(manager, at, Window { client, region, payer: manager });
+            self.record_window(manager, at, Window { client, region, payer });
         }
         let binding = self.spaces.get_mut(client)?.regions.get_mut(region)?;
-        binding.window = at.map(|at| at.base);
+        binding.window = at.map(|at| at.base).into();
         Ok(())
+    }
+
+    /// Gives the region that a fault is about the window that its manager answers with. `asked` is what the manager was
+    /// asked about. False when that does not help the access.
+    ///
+    /// # Errors
+    /// As [`set_window`](Self::set_window).
+    pub fn answer_window(
+        &mut self,
+        (client, asked): (Id<Space>, (Range, u64)),
+        manager: Id<Space>,
+        (address, access): (SpaceAddr, Access),
+        at: u64,
+    ) -> Result<bool, Error> {
+        let regions = &self.spaces.get(client)?.regions;
+        let (region, binding) = regions.find(address).ok_or(Error::NoRegion)?;
+        // As for pages: it is another one by now, so ask again.
+        if (region, binding.tag) != asked || binding.manager != Some(manager) {
+            return Ok(true);
+        }
+        let at = Range::new(at, region.length, self.spaces.get(manager)?.limit())?;
+        // Another thread's fault may have been answered alike.
+        if binding.window != Place::At(at.base) {
+            self.set_window((manager, client), client, region, Some(at))?;
+        }
+        let view = self.spaces.get(client)?.regions.get(region)?.view();
+        Ok(view.is_some_and(|view| self.map_window(client, region, view, address, access)))
     }
 
     fn record_window(&mut self, manager: Id<Space>, at: Range, window: Window) {
@@ -114,6 +141,11 @@ impl Kernel {
         binding: &Binding,
         (lower, upper): (Range, Range),
     ) {
+        if let Ok(space) = self.spaces.get_mut(client)
+            && let Ok(second) = space.regions.get_mut(upper)
+        {
+            second.window = binding.window.behind(lower.length);
+        }
         let Some((base, manager, _)) = binding.view() else { return };
         let Some(window) = self.take_window(client, region, binding) else {
             // Its manager is gone.
@@ -124,11 +156,6 @@ impl Kernel {
         self.record_window(manager, at(base, lower), Window { region: lower, ..window });
         let window = Window { client, region: upper, payer: client };
         self.record_window(manager, at(second, upper), window);
-        if let Ok(space) = self.spaces.get_mut(client)
-            && let Ok(binding) = space.regions.get_mut(upper)
-        {
-            binding.window = Some(second);
-        }
     }
 
     /// A region, as it is bound, has moved.
@@ -164,7 +191,7 @@ impl Kernel {
         if let Ok(client) = self.spaces.get_mut(window.client)
             && let Ok(binding) = client.regions.get_mut(window.region)
         {
-            binding.window = at;
+            binding.window = at.into();
         }
     }
 

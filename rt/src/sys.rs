@@ -1,7 +1,7 @@
 //! Kernel calls as functions. The meaning of each is told at `abi::CallNumber`.
 use abi::{
-    CallNumber, Error, Event, MemRights, Message, ObjRights, RegionInfo, Selector, SpaceKind,
-    SystemCounter, ThreadArgs,
+    CallNumber, Error, Event, MemRights, Message, ObjRights, Selector, SpaceKind, SystemCounter,
+    ThreadArgs,
 };
 use core::arch::asm;
 
@@ -375,15 +375,6 @@ pub fn fault_portal(thread: Selector, portal: Selector) -> Result<(), Error> {
 /// `BadCapability`.
 pub fn space_quota(space: Selector) -> Result<u64, Error> {
     plain(CallNumber::SpaceQuota, &[sel(space)]).map(|r| r[0])
-}
-
-/// The region of a space (zero: the own one) at an address, or else the next one above.
-///
-/// # Errors
-/// `BadCapability`, `NoRight`, `NoRegion` past the last.
-pub fn region_list(space: Selector, address: u64) -> Result<RegionInfo, Error> {
-    let r = plain(CallNumber::RegionList, &[sel(space), address])?;
-    Ok(RegionInfo::decode([r[0], r[1], r[2], r[3]]))
 }
 
 /// Sets a processor's trace mask.

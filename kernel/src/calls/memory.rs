@@ -1,7 +1,7 @@
 //! Calls about regions, mappings and memory capabilities.
 use super::{Outcome, args};
 use crate::kernel::Kernel;
-use crate::object::{Binding, Capability, Portal, Space};
+use crate::object::{Binding, Capability, Place, Portal, Space};
 use crate::window;
 use abi::{Error, MemRights, ObjRights, REGISTERS, RegionInfo, SpaceAddr, SpaceKind};
 use regions::{Range, RegionMap};
@@ -24,7 +24,8 @@ pub fn region_bind(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), 
     target.regions.check_free(range)?;
     let (portal, manager) = manager_for(k, own, space, (a[3], rights))?.unzip();
     k.charge(space, REGION_COST)?;
-    let binding = Binding { portal, manager, tag: a[4], rights, hint: a[6] as u8, window: None };
+    let binding =
+        Binding { portal, manager, tag: a[4], rights, hint: a[6] as u8, window: Place::None };
     k.spaces.get_mut(space)?.regions.bind(range, binding)?;
     refer(k, space, &binding);
     Ok(())
@@ -161,15 +162,59 @@ pub fn region_rights(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<()
 pub fn region_manager(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<(), Error> {
     let (id, range, binding) = controlled(k, own, a)?;
     let (portal, manager) = manager_for(k, own, id, (a[3], binding.rights))?.unzip();
+    let new = Binding { portal, manager, tag: a[4], window: Place::None, ..binding };
+    replace(k, id, (range, binding), new)
+}
+
+/// A region gets another manager.
+fn replace(
+    k: &mut Kernel,
+    id: Id<Space>,
+    (range, old): (Range, Binding),
+    new: Binding,
+) -> Result<(), Error> {
     k.unmap_from(id, range)?;
     // No window may show what came through another manager.
     k.close_windows(id, range);
-    let new = Binding { portal, manager, tag: a[4], window: None, ..binding };
     refer(k, id, &new);
-    k.release_binding(id, range, &binding);
+    k.release_binding(id, range, &old);
     *k.spaces.get_mut(id)?.regions.get_mut(range)? = new;
     k.ask_anew(id, range);
     Ok(())
+}
+
+/// Most regions that one call gives another manager.
+const MOST_PASSED: usize = 64;
+
+/// `RegionsPass(space, portal, successor)`.
+pub fn regions_pass(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Outcome {
+    let passed = args::space_or_own(k, own, a[0], ObjRights::CONTROL).and_then(|id| {
+        let old = args::portal(k, own, a[1], ObjRights::CONTROL)?;
+        let found: alloc::vec::Vec<(Range, Binding)> = (k.spaces.get(id)?.regions.iter())
+            .filter(|(_, binding)| binding.portal == Some(old))
+            .map(|(range, binding)| (range, *binding))
+            .take(MOST_PASSED)
+            .collect();
+        if a[2] != 0 && args::portal(k, own, a[2], ObjRights::CONTROL)? == old {
+            return Ok(0);
+        }
+        // A space that has none may be one that the successor depends on.
+        if found.is_empty() {
+            return Ok(0);
+        }
+        let most = k.portals.get(old)?.rights;
+        let (portal, manager) = manager_for(k, own, id, (a[2], most))?.unzip();
+        let count = found.len() as u64;
+        for region in found {
+            let window = manager.map_or(Place::None, |_| region.1.window.passed());
+            replace(k, id, region, Binding { portal, manager, window, ..region.1 })?;
+        }
+        Ok(count)
+    });
+    match passed {
+        Ok(count) => Outcome::Results([count, 0, 0, 0], 1),
+        Err(error) => Outcome::Done(Err(error)),
+    }
 }
 
 /// `FaultLimit(space, microseconds)`.
@@ -273,7 +318,7 @@ pub fn region_window(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Result<()
     let region = Range::new(a[1], a[2], k.spaces.get(client)?.limit())?;
     let limit = k.spaces.get(own)?.limit();
     let at = if a[3] == 0 { None } else { Some(Range::new(a[3], a[2], limit)?) };
-    k.set_window(own, client, region, at)
+    k.set_window((own, own), client, region, at)
 }
 
 /// `MemDerive(destination, memory, offset, length, rights)`.
@@ -306,7 +351,7 @@ pub fn region_list(k: &mut Kernel, own: Id<Space>, a: &[u64; 10]) -> Outcome {
             rights: binding.rights,
             hint: binding.hint,
             managed: binding.portal.is_some(),
-            window: binding.window.is_some(),
+            window: matches!(binding.window, Place::At(_)),
             tag: binding.tag,
         })
     });

@@ -196,6 +196,7 @@ fn other(k: &mut Kernel, cpu: usize, id: Id<Thread>, number: CallNumber, a: &[u6
         N::PagesUsed => memory::pages_used(k, space, a),
         N::RegionManager => memory::region_manager(k, space, a).into(),
         N::FaultLimit => memory::fault_limit(k, space, a).into(),
+        N::RegionsPass => memory::regions_pass(k, space, a),
         N::TraceMask => control::trace_mask(k, space, a).into(),
     }
 }

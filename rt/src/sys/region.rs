@@ -1,6 +1,6 @@
 //! Calls about regions, and about faults in them.
 use super::{plain, sel};
-use abi::{CallNumber, Error, MemRights, Selector};
+use abi::{CallNumber, Error, MemRights, RegionInfo, Selector};
 
 /// A region to bind.
 #[derive(Clone, Copy, Debug)]
@@ -109,10 +109,27 @@ pub fn region_manager(
     plain(CallNumber::RegionManager, &[sel(space), base, length, sel(portal), tag]).map(drop)
 }
 
+/// Gives regions of a space (zero: the own one) that name a portal its successor's manager (zero: none). How many: 64 at a time.
+///
+/// # Errors
+/// `BadCapability`, `NoRight`, `Cycle`, `Gone` when the successor's thread has ended, `Quota`.
+pub fn regions_pass(space: Selector, portal: Selector, successor: Selector) -> Result<u64, Error> {
+    plain(CallNumber::RegionsPass, &[sel(space), sel(portal), sel(successor)]).map(|out| out[0])
+}
+
 /// Limits how long a fault of a space's threads (zero: the own one's) may remain unresolved; zero: not.
 ///
 /// # Errors
 /// `BadCapability`, `NoRight`.
 pub fn fault_limit(space: Selector, microseconds: u64) -> Result<(), Error> {
     plain(CallNumber::FaultLimit, &[sel(space), microseconds]).map(drop)
+}
+
+/// The region of a space (zero: the own one) at an address, or else the next one above.
+///
+/// # Errors
+/// `BadCapability`, `NoRight`, `NoRegion` past the last.
+pub fn region_list(space: Selector, address: u64) -> Result<RegionInfo, Error> {
+    let r = plain(CallNumber::RegionList, &[sel(space), address])?;
+    Ok(RegionInfo::decode([r[0], r[1], r[2], r[3]]))
 }

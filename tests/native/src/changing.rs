@@ -42,6 +42,11 @@ extern "C" fn manager(_: u64) -> ! {
     loop {
         let Ok((Event::Fault(_), words)) = next else { sys::exit(1) };
         let fault = FaultMessage::decode(&words);
+        if fault.lost != 0 {
+            let reply = FaultReply::Window { at: fault.lost };
+            next = sys::reply_wait(0, reply.encode(), NO_DEADLINE);
+            continue;
+        }
         let page = fault.offset & !(PAGE - 1);
         let reply = FaultReply::Map {
             memory: RAM,
@@ -146,7 +151,7 @@ impl Changing {
         let index = self.random.below(pieces.len() as u64) as usize;
         let piece = pieces[index];
         let (base, length, space) = (piece.base.0, piece.length, self.space);
-        match self.random.below(10) {
+        match self.random.below(11) {
             0 | 1 if length > PAGE => {
                 let at = base + (self.random.below(length / PAGE - 1) + 1) * PAGE;
                 ok(sys::region_split(space, base, length, at, at - self.base), "split")?;
@@ -179,6 +184,11 @@ impl Changing {
             6 => {
                 let door = self.door();
                 ok(sys::region_manager(space, base, length, door, piece.tag), "manager")?;
+            }
+            9 => {
+                // All that one has, to the other.
+                let (from, to) = (self.door(), self.door());
+                ok(sys::regions_pass(space, from, to), "pass on").map(drop)?;
             }
             7 => ok(sys::unmap(space, base, length), "unmap")?,
             8 => {

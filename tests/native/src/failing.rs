@@ -227,12 +227,13 @@ pub fn say(answer: &[u64; 6]) {
 
 /// Answers that no manager of a region of so many bytes may give: of unknown kinds, of what is not memory, not
 /// its own, not inside its memory, or not inside its region.
-pub fn nonsensical(length: u64) -> [[u64; 6]; 17] {
+pub fn nonsensical(length: u64) -> [[u64; 6]; 18] {
     let memory = u64::from(RAM.0);
     let offset = ram(length);
     let rights = READ_WRITE.bits();
     let base = sys::mem_info(RAM).map_or(0, |(base, ..)| base);
     [
+        [4, 0, 0, 0, 0, 0],
         [3, 0, 0, 0, 0, 0],
         [u64::MAX; 6],
         [1, 0, offset, 0, PAGE, rights],

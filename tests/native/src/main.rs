@@ -19,6 +19,7 @@ mod huge;
 mod ipc;
 mod memory;
 mod models;
+mod passing;
 mod processes;
 mod programs;
 mod put_off;
@@ -45,7 +46,7 @@ type Test = (&'static str, fn() -> Outcome);
 fn main(_thread: u64) -> ! {
     prepare();
     let (mut passed, mut failed) = (0u64, 0u64);
-    let groups: [&[Test]; 22] = [
+    let groups: [&[Test]; 23] = [
         calls::TESTS,
         memory::TESTS,
         ipc::TESTS,
@@ -53,6 +54,7 @@ fn main(_thread: u64) -> ! {
         put_off::TESTS,
         failing::TESTS,
         windows::TESTS,
+        passing::TESTS,
         regions::TESTS,
         spaces::TESTS,
         programs::TESTS,

@@ -140,6 +140,7 @@ impl Sample {
             N::RegionRights => &[space, BASE, LENGTH, rights],
             N::RegionManager => &[space, BASE, LENGTH, portal, 0],
             N::FaultLimit => &[space, 0],
+            N::RegionsPass => &[space, portal, portal],
         };
         let mut all = [0; 10];
         all[..list.len()].copy_from_slice(list);
