@@ -1,12 +1,14 @@
 //! The memory of a process: its part of what its parent has for processes.
 use super::{Error, File, Means, Start};
-use crate::sys::{self, Bind};
+use crate::sys::Pinned;
 use abi::{MemRights, PAGE_SIZE, Selector};
 use executable::{Executable, Segment};
 use memory::Memory;
 
 /// Bytes copied at a time.
 const CHUNK: usize = 4096;
+/// Pages of the smallest size.
+const HINT: u64 = 12;
 /// Reading and writing.
 pub const RW: MemRights = MemRights::READ.union(MemRights::WRITE);
 
@@ -78,25 +80,12 @@ impl<'a> Block<'a> {
     }
 
     fn map(&self, address: u64, at: u64, length: u64, rights: MemRights) -> Result<(), Error> {
-        let offset = self.means.offset + at;
-        show(self.space, address, self.means.memory, offset, length, rights)
+        let (memory, offset) = (self.means.memory, self.means.offset + at);
+        show(self.space, Pinned { base: address, memory, offset, length, rights })
     }
 }
 
-/// A pinned region, mapped.
-pub fn show(
-    space: Selector,
-    base: u64,
-    memory: Selector,
-    offset: u64,
-    length: u64,
-    rights: MemRights,
-) -> Result<(), Error> {
-    if length == 0 {
-        return Ok(());
-    }
-    let bind = Bind { space, base, length, portal: Selector(0), tag: 0, rights, hint: 12 };
-    sys::region_bind(bind)
-        .and_then(|()| sys::map(space, base, memory, offset, length, rights))
-        .map_err(Error::at("memory"))
+/// A pinned region, mapped; nothing for no bytes.
+pub fn show(space: Selector, pinned: Pinned) -> Result<(), Error> {
+    if pinned.length == 0 { Ok(()) } else { pinned.show(space, HINT).map_err(Error::at("memory")) }
 }

@@ -9,7 +9,7 @@ mod files;
 pub use error::Error;
 pub use files::{File, Files};
 
-use crate::sys;
+use crate::sys::{self, Pinned};
 use crate::{Shared, config};
 use abi::{
     EndCause, Event, FIRST_FREE_SELECTOR, MESSAGE_WORDS, MemRights, Message, PAGE_SIZE, Selector,
@@ -210,8 +210,9 @@ impl Processes {
             if segment.is_data() {
                 memory.data(file, segment)?;
             } else {
-                let (at, length) = (file.offset + segment.offset, segment.in_memory);
-                show(slots.space, segment.address, file.memory, at, length, segment.rights)?;
+                let (memory, offset) = (file.memory, file.offset + segment.offset);
+                let (base, length, rights) = (segment.address, segment.in_memory, segment.rights);
+                show(slots.space, Pinned { base, memory, offset, length, rights })?;
             }
         }
         let stack = whole(start.stack);

@@ -1,5 +1,5 @@
 //! Calls about regions, and about faults in them.
-use super::{plain, sel};
+use super::{map, plain, sel};
 use abi::{CallNumber, Error, MemRights, RegionInfo, Selector};
 
 /// A region to bind.
@@ -132,4 +132,31 @@ pub fn fault_limit(space: Selector, microseconds: u64) -> Result<(), Error> {
 pub fn region_list(space: Selector, address: u64) -> Result<RegionInfo, Error> {
     let r = plain(CallNumber::RegionList, &[sel(space), address])?;
     Ok(RegionInfo::decode([r[0], r[1], r[2], r[3]]))
+}
+
+/// Memory that a space sees from the start, in a region of its own that nobody manages.
+#[derive(Clone, Copy, Debug)]
+pub struct Pinned {
+    /// Where the region begins.
+    pub base: u64,
+    /// The memory.
+    pub memory: Selector,
+    /// Offset in it.
+    pub offset: u64,
+    /// Bytes, whole pages.
+    pub length: u64,
+    /// Rights.
+    pub rights: MemRights,
+}
+
+impl Pinned {
+    /// Binds and maps it in a space (zero: the own one); `hint` is log2 of the page size that suits it.
+    ///
+    /// # Errors
+    /// As `RegionBind` and `Map`.
+    pub fn show(self, space: Selector, hint: u64) -> Result<(), Error> {
+        let Self { base, memory, offset, length, rights } = self;
+        region_bind(Bind { space, base, length, portal: Selector(0), tag: 0, rights, hint })?;
+        map(space, base, memory, offset, length, rights)
+    }
 }

@@ -14,6 +14,7 @@ use alloc::vec::Vec;
 use alloc::{format, vec};
 use archive::Archive;
 use memory::Memory;
+use rt::sys::Pinned;
 use rt::{Shared, log};
 use system::{Config, Description};
 
@@ -158,7 +159,9 @@ fn read_info() -> Result<Info, Failure> {
 fn read_archive(info: &Info) -> Result<(Shared, Vec<File>), Failure> {
     let mapped = info.archive_length.next_multiple_of(4096);
     let rights = MemRights::READ;
-    crate::window::pinned(OWN_ARCHIVE, own(RootSelector::Archive), 0, mapped, rights)?;
+    let memory = own(RootSelector::Archive);
+    let shown = Pinned { base: OWN_ARCHIVE, memory, offset: 0, length: mapped, rights };
+    crate::window::own_window(shown)?;
     let view = Shared::own(OWN_ARCHIVE, mapped);
     let mut index = vec![0; Archive::INDEX_LIMIT.min(mapped as usize)];
     let _ = view.read(0, &mut index);

@@ -10,6 +10,7 @@ use backing::Tag;
 use backing::stack::STEP;
 use memory::Memory;
 use rt::log;
+use rt::sys::Pinned;
 use system::{Channel, ChannelEnd};
 
 impl Builder {
@@ -234,8 +235,9 @@ impl Builder {
             let (notification, peer_bits) = told[1 - n];
             let program = self.program(&end.program)?;
             let address = program.address(channel.size);
-            let ram = own(RootSelector::Ram);
-            program.given.pinned(program.space, address, ram, at, channel.size, RW)?;
+            let (memory, length) = (own(RootSelector::Ram), channel.size);
+            let shown = Pinned { base: address, memory, offset: at, length, rights: RW };
+            program.given.pinned(program.space, shown)?;
             let name = format!("signal:{}", channel.name);
             let peer = program.grant(&name, abi::Selector(notification), ObjRights::USE.bits())?;
             // A channel between two threads of one program has two names there.

@@ -2,21 +2,11 @@
 //! started again gets the same once more, and regions that it manages get its new portals.
 use crate::Failure;
 use crate::boot::Builder;
-use crate::window::pinned_in;
+use crate::window::pinned;
 use abi::{Error, MemRights, Selector};
 use alloc::vec::Vec;
 use core::ops::Range;
-use rt::sys::{self, Bind};
-
-/// Memory that is mapped before the program starts.
-#[derive(Clone, Copy)]
-struct Pinned {
-    base: u64,
-    memory: Selector,
-    offset: u64,
-    length: u64,
-    rights: MemRights,
-}
+use rt::sys::{self, Bind, Pinned};
 
 /// RAM that a program finds filled when it starts: from a file, and with zeros behind.
 #[derive(Clone, Copy)]
@@ -43,17 +33,9 @@ pub struct Given {
 
 impl Given {
     /// Maps memory ahead of faults.
-    pub fn pinned(
-        &mut self,
-        space: Selector,
-        base: u64,
-        memory: Selector,
-        offset: u64,
-        length: u64,
-        rights: MemRights,
-    ) -> Result<(), Failure> {
-        self.pinned.push(Pinned { base, memory, offset, length, rights });
-        pinned_in(space, base, memory, offset, length, rights)
+    pub fn pinned(&mut self, space: Selector, shown: Pinned) -> Result<(), Failure> {
+        self.pinned.push(shown);
+        pinned(space, shown)
     }
 
     /// Where the program's code is.
@@ -82,9 +64,7 @@ impl Given {
 
     /// Gives an empty space all that its predecessor was given.
     fn again(&self, space: Selector) -> Result<(), Failure> {
-        for p in &self.pinned {
-            pinned_in(space, p.base, p.memory, p.offset, p.length, p.rights)?;
-        }
+        self.pinned.iter().try_for_each(|shown| pinned(space, *shown))?;
         for (from, slot, mask) in &self.capabilities {
             sys::cap_copy(*from, space, *slot, *mask)
                 .map_err(Failure::kernel("a capability of a program that is started again"))?;

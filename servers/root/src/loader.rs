@@ -8,7 +8,7 @@ use abi::RootSelector;
 use alloc::format;
 use backing::Tag;
 use executable::{Executable, HEAD};
-use rt::sys::Bind;
+use rt::sys::{Bind, Pinned};
 
 /// What the file of a program says, checked.
 pub fn parse(name: &str, bytes: &[u8]) -> Result<Executable, Failure> {
@@ -33,12 +33,13 @@ impl Builder {
             if declared.pinned {
                 let given = &mut self.programs[n].given;
                 if !write {
-                    let archive = own(RootSelector::Archive);
-                    given.pinned(space, base, archive, from, length, rights)?;
+                    let memory = own(RootSelector::Archive);
+                    given.pinned(space, Pinned { base, memory, offset: from, length, rights })?;
                     continue;
                 }
                 let at = self.ram.take(length, 4096, false)?;
-                given.pinned(space, base, own(RootSelector::Ram), at, length, rights)?;
+                let memory = own(RootSelector::Ram);
+                given.pinned(space, Pinned { base, memory, offset: at, length, rights })?;
                 self.fill(n, Filled { at, length, from, in_file })?;
                 continue;
             }

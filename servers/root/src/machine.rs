@@ -6,7 +6,7 @@ use crate::layout::{
     QUANTUM_US,
 };
 use crate::program::RW;
-use crate::window::pinned_in;
+use crate::window::pinned;
 use crate::{FAULT_LIMIT, Failure, own};
 use abi::vcpu::EXIT_CLASSES;
 use abi::{MemRights, ObjRights, REGISTERS, RootSelector, Selector, SpaceKind};
@@ -14,7 +14,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use backing::Tag;
-use rt::sys::{self, Bind};
+use rt::sys::{self, Bind, Pinned};
 use system::{GuestWindow, VirtualMachine};
 use virtio::bus::MONITOR_WINDOW;
 
@@ -185,7 +185,8 @@ impl Builder {
             rights |= MemRights::EXEC;
         }
         let ram = own(RootSelector::Ram);
-        pinned_in(space, window.at, ram, at, window.size, rights)?;
+        let (base, length) = (window.at, window.size);
+        pinned(space, Pinned { base, memory: ram, offset: at, length, rights })?;
         let program = self.program(&window.program)?;
         program.show(&window.region, ram, at, window.size, RW, None)?;
         let place = (format!("{}-at", window.region), format!("{}", window.at));

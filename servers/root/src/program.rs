@@ -10,7 +10,7 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use memory::Memory;
-use rt::sys::{self, Bind};
+use rt::sys::{self, Bind, Pinned};
 use system::{CONFIG_ADDRESS, CONFIG_LIMIT, Config, Region};
 
 /// A thread of a program. Selectors are the root server's.
@@ -81,7 +81,8 @@ impl Program {
     ) -> Result<(), Failure> {
         let address = self.address(length);
         let pages = length.next_multiple_of(4096);
-        self.given.pinned(self.space, address, memory, offset, pages, rights)?;
+        let shown = Pinned { base: address, memory, offset, length: pages, rights };
+        self.given.pinned(self.space, shown)?;
         let region = Region { name: name.into(), address, length, physical };
         self.config.regions.push(region);
         Ok(())
@@ -246,13 +247,14 @@ impl Builder {
                 bind(top - length, length, object, 12)
             });
         }
-        let ram = own(RootSelector::Ram);
+        let memory = own(RootSelector::Ram);
         let at = self.ram.take(heap + tops.len() as u64 * stack, LARGE_PAGE_SIZE, true)?;
         let given = &mut self.programs[n].given;
-        given.pinned(space, HEAP, ram, at, heap, RW)?;
-        tops.iter().zip(0..).try_for_each(|(top, t)| {
-            given.pinned(space, top - stack, ram, at + heap + t * stack, stack, RW)
-        })
+        let mut pin = |base, offset, length| {
+            given.pinned(space, Pinned { base, memory, offset, length, rights: RW })
+        };
+        pin(HEAP, at, heap)?;
+        tops.iter().zip(0..).try_for_each(|(top, t)| pin(top - stack, at + heap + t * stack, stack))
     }
 
     /// Writes program `n`'s configuration into its space.
@@ -260,9 +262,10 @@ impl Builder {
         let at = self.ram.take(CONFIG_LIMIT, 4096, true)?;
         self.programs[n].configured_at = Some(at);
         self.fill_config(n)?;
-        let ram = own(RootSelector::Ram);
+        let (base, memory, length) = (CONFIG_ADDRESS, own(RootSelector::Ram), CONFIG_LIMIT);
         let Program { space, given, .. } = &mut self.programs[n];
-        given.pinned(*space, CONFIG_ADDRESS, ram, at, CONFIG_LIMIT, MemRights::READ)
+        let rights = MemRights::READ;
+        given.pinned(*space, Pinned { base, memory, offset: at, length, rights })
     }
 
     /// Writes it where it belongs.

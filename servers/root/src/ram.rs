@@ -4,6 +4,7 @@ use crate::{Failure, own};
 use abi::{MemRights, RootSelector};
 use alloc::format;
 use memory::Memory;
+use rt::sys::Pinned;
 use rt::{Shared, sys};
 
 /// All RAM that the kernel left, seen through one window.
@@ -27,7 +28,8 @@ impl Ram {
         let ram = own(RootSelector::Ram);
         let (physical, length, _) = sys::mem_info(ram).map_err(Failure::kernel("RAM"))?;
         let rights = MemRights::READ | MemRights::WRITE;
-        crate::window::pinned(OWN_RAM, ram, 0, length, rights)?;
+        let (base, memory, offset) = (OWN_RAM, ram, 0);
+        crate::window::own_window(Pinned { base, memory, offset, length, rights })?;
         Ok(Self { physical, length, next: used, dirty, view: Shared::own(OWN_RAM, length) })
     }
 
