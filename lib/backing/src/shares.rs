@@ -4,11 +4,23 @@
 //!
 //! The owner decides alone. Nobody has more than the owner: when it lowers its own rights, it lowers everybody's. No
 //! rights allow to write and to execute.
-use crate::accounts::Accounts;
+//!
+//! An object that there is not, or not any more, is `Refused`: `Gone` and `BadCapability` are the kernel's, and mean that the
+//! manager has failed and is to be asked once more, when another one is in its place.
+//!
+//! All of it is written down ([`notes`]), so that another manager can go on where one ends: what is taken away, before
+//! the kernel takes it away; what is there, when it can be seen.
+mod notes;
+mod request;
+
+use crate::accounts::{Account, Accounts};
 use crate::{Object, PAGE};
-use abi::{Error, MESSAGE_WORDS, MemRights, Message, SpaceAddr};
+use abi::{Error, MemRights};
 use alloc::collections::BTreeMap;
 use alloc::vec::Vec;
+use memory::Memory;
+pub use notes::Notes;
+pub use request::Request;
 
 /// Most objects at a time.
 pub const MOST_OBJECTS: u32 = 128;
@@ -19,106 +31,15 @@ pub const LONGEST: u64 = 1 << 30;
 /// Most regions in which a client sees an object: the manager pays for what each takes in the kernel.
 pub const MOST_REGIONS: u32 = 16;
 
-/// What a client asks of the manager. Users and owners are named by the numbers of clients.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Request {
-    /// Makes an object of zeros, of which these are the owner's rights. → its number
-    Create {
-        /// Bytes.
-        length: u64,
-        /// The owner's rights.
-        rights: MemRights,
-    },
-    /// Gives a user these rights, whatever it had before; none takes the object away. For the owner.
-    Give {
-        /// The object.
-        object: u32,
-        /// The user.
-        user: u64,
-        /// All that it may do from now on.
-        rights: MemRights,
-    },
-    /// The object ends, for everybody. For the owner.
-    End {
-        /// The object.
-        object: u32,
-    },
-    /// A region of the caller's space, which names this manager, shows the object.
-    Attach {
-        /// The object.
-        object: u32,
-        /// Where the region begins.
-        base: SpaceAddr,
-        /// Its length.
-        length: u64,
-        /// Where in the object it begins.
-        offset: u64,
-    },
-    /// None of the caller's regions shows the object any more.
-    Detach {
-        /// The object.
-        object: u32,
-    },
-    /// → length, the caller's rights, 1 if it is the owner's
-    Info {
-        /// The object.
-        object: u32,
-    },
-}
-
-impl Request {
-    /// The words of the call.
-    #[must_use]
-    pub const fn encode(self) -> Message {
-        let mut words = [0; MESSAGE_WORDS];
-        let used: [u64; 5] = match self {
-            Self::Create { length, rights } => [1, length, rights.bits(), 0, 0],
-            Self::Give { object, user, rights } => [2, object as u64, user, rights.bits(), 0],
-            Self::End { object } => [3, object as u64, 0, 0, 0],
-            Self::Attach { object, base, length, offset } => {
-                [4, object as u64, base.0, length, offset]
-            }
-            Self::Detach { object } => [5, object as u64, 0, 0, 0],
-            Self::Info { object } => [6, object as u64, 0, 0, 0],
-        };
-        let mut at = 0;
-        while at < used.len() {
-            words[at] = used[at];
-            at += 1;
-        }
-        words
-    }
-
-    /// Reads the words of a call; `None` for nonsense.
-    #[must_use]
-    pub fn decode(words: &Message) -> Option<Self> {
-        let [kind, first, second, third, fourth, ..] = *words;
-        let object = u32::try_from(first);
-        Some(match kind {
-            1 => Self::Create { length: first, rights: MemRights::from_bits(second)? },
-            2 => {
-                let rights = MemRights::from_bits(third)?;
-                Self::Give { object: object.ok()?, user: second, rights }
-            }
-            3 => Self::End { object: object.ok()? },
-            4 => {
-                let (base, length, offset) = (SpaceAddr(second), third, fourth);
-                Self::Attach { object: object.ok()?, base, length, offset }
-            }
-            5 => Self::Detach { object: object.ok()? },
-            6 => Self::Info { object: object.ok()? },
-            _ => return None,
-        })
-    }
-}
-
 /// What a client has of an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct User {
     /// What it may do.
     pub rights: MemRights,
-    /// Regions in which it was shown the object.
+    /// Regions in which this manager has shown it the object.
     pub regions: u32,
+    /// Some region may have been given a window by this manager or one before it, and is to keep it.
+    pub shown: bool,
 }
 
 /// What a client may do with an object has changed to this.
@@ -141,17 +62,29 @@ pub struct Ended {
     pub users: Vec<u64>,
 }
 
+/// Whether an object was made, or was there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Created {
+    /// Its memory is to be filled with zeros, and then it is to be announced ([`Shares::made`]).
+    Fresh(u32),
+    /// Its owner has asked for it before.
+    There(u32),
+}
+
 #[derive(Clone, Debug)]
 struct Entry {
     owner: u64,
+    /// The owner's name for it, or 0.
+    name: u64,
     place: Object,
     users: BTreeMap<u64, User>,
 }
 
 /// All objects.
-#[derive(Clone, Debug)]
-pub struct Shares {
+#[derive(Debug)]
+pub struct Shares<M> {
     entries: Vec<Option<Entry>>,
+    notes: Notes<M>,
     accounts: Accounts,
     /// Bytes of the manager's memory.
     pool: u64,
@@ -166,19 +99,79 @@ fn checked(rights: MemRights) -> Result<MemRights, Error> {
     Ok(if rights.is_empty() { rights } else { rights | MemRights::READ })
 }
 
-impl Shares {
-    /// No objects, in so many bytes of memory; what each client may have of it.
+impl<M: Memory> Shares<M> {
+    /// Objects in so many bytes of memory; what each client may have of it; where it is written down. Where somebody has written
+    /// there before, what makes sense of it is there: see [`begun`](Self::begun).
     #[must_use]
-    pub fn new(pool: u64, accounts: Accounts) -> Self {
-        Self { entries: Vec::new(), accounts, pool }
+    pub fn new(pool: u64, accounts: Accounts, notes: Notes<M>) -> Self {
+        let mut shares = Self { entries: Vec::new(), notes, accounts, pool };
+        if shares.begun() {
+            shares.take_over();
+        } else {
+            (0..MOST_OBJECTS).for_each(|object| shares.notes.end(object));
+        }
+        shares
+    }
+
+    /// True when what is there from the start was made, by this manager or by one before it.
+    #[must_use]
+    pub fn begun(&self) -> bool {
+        self.notes.begun()
+    }
+
+    /// What is there from the start has been made.
+    pub fn begin(&self) {
+        self.notes.begin();
+    }
+
+    /// Goes on with what is written down. What makes no sense, is no more; where two objects are in each other's place,
+    /// nobody knows whose it is.
+    fn take_over(&mut self) {
+        let mut found: Vec<(u32, Entry)> = Vec::new();
+        for object in 0..MOST_OBJECTS {
+            let noted = self.notes.object(object);
+            found.extend(noted.filter(|entry| self.is_sound(entry)).map(|entry| (object, entry)));
+        }
+        let over = |one: &Object, other: &Object| {
+            one.base < other.base + other.length && other.base < one.base + one.length
+        };
+        let alone = |(number, entry): &&(u32, Entry)| {
+            let others = found.iter().filter(|(other, _)| other != number);
+            others.map(|(_, other)| &other.place).all(|place| !over(place, &entry.place))
+        };
+        let alone: Vec<(u32, Entry)> = found.iter().filter(alone).cloned().collect();
+        for (object, entry) in alone {
+            if self.accounts.charge(entry.owner, entry.place.length).is_ok() {
+                self.put(object, entry);
+            }
+        }
+        for object in (0..MOST_OBJECTS).filter(|object| self.entry(*object).is_err()) {
+            self.notes.end(object);
+        }
+    }
+
+    /// True when an object can be as it is written down.
+    fn is_sound(&self, entry: &Entry) -> bool {
+        let Object { base, length } = entry.place;
+        let end = base.checked_add(length).filter(|end| *end <= self.pool);
+        let pages = (base | length).is_multiple_of(PAGE) && (1..=LONGEST).contains(&length);
+        entry.owner < CLIENT_LIMIT && pages && end.is_some()
+    }
+
+    fn put(&mut self, object: u32, entry: Entry) {
+        let index = object as usize;
+        if self.entries.len() <= index {
+            self.entries.resize(index + 1, None);
+        }
+        self.entries[index] = Some(entry);
     }
 
     fn entry(&self, object: u32) -> Result<&Entry, Error> {
-        self.entries.get(object as usize).and_then(Option::as_ref).ok_or(Error::Gone)
+        self.entries.get(object as usize).and_then(Option::as_ref).ok_or(Error::Refused)
     }
 
     fn entry_mut(&mut self, object: u32) -> Result<&mut Entry, Error> {
-        self.entries.get_mut(object as usize).and_then(Option::as_mut).ok_or(Error::Gone)
+        self.entries.get_mut(object as usize).and_then(Option::as_mut).ok_or(Error::Refused)
     }
 
     /// An object that the caller owns.
@@ -190,7 +183,7 @@ impl Shares {
     /// Where an object is.
     ///
     /// # Errors
-    /// `Gone`.
+    /// `Refused`.
     pub fn place(&self, object: u32) -> Result<Object, Error> {
         self.entry(object).map(|entry| entry.place)
     }
@@ -206,6 +199,18 @@ impl Shares {
     #[must_use]
     pub fn owner(&self, object: u32) -> Option<u64> {
         self.entry(object).ok().map(|entry| entry.owner)
+    }
+
+    /// What a client may own, and what of it it owns.
+    #[must_use]
+    pub fn account(&self, client: u64) -> Account {
+        self.accounts.of(client)
+    }
+
+    /// Who has, or had, anything of an object; of none where there is none.
+    pub fn users(&self, object: u32) -> impl Iterator<Item = (u64, User)> {
+        let users = self.entry(object).ok().map(|entry| entry.users.iter());
+        users.into_iter().flatten().map(|(client, user)| (*client, *user))
     }
 
     /// Objects that there are, and their bytes together.
@@ -229,36 +234,55 @@ impl Shares {
         if self.pool.saturating_sub(at) >= length { Ok(at) } else { Err(Error::NoMemory) }
     }
 
-    /// A client makes an object, with these rights for itself. Its memory is to be filled with zeros before anybody sees it.
+    /// A client makes an object, with these rights for itself, or gets the one of that name (not 0) that it has made before.
     ///
     /// # Errors
-    /// `BadArgument` for no bytes, too many, no rights, or both to write and to execute; `NoMemory` when the client's quota, the
-    /// memory or the numbers are used up.
-    pub fn create(&mut self, owner: u64, length: u64, rights: MemRights) -> Result<u32, Error> {
+    /// `BadArgument` for no bytes, too many, no rights, both to write and to execute, or another length than the one of that name
+    /// has; `NoMemory` when the client's quota, the memory or the numbers are used up.
+    pub fn create(
+        &mut self,
+        owner: u64,
+        length: u64,
+        rights: MemRights,
+        name: u64,
+    ) -> Result<Created, Error> {
         let rights = checked(rights)?;
         if owner >= CLIENT_LIMIT || rights.is_empty() || length == 0 || length > LONGEST {
             return Err(Error::BadArgument);
         }
         let length = length.next_multiple_of(PAGE);
+        if let Some((object, place)) = self.named(owner, name) {
+            let same = place.length == length;
+            return if same { Ok(Created::There(object)) } else { Err(Error::BadArgument) };
+        }
         let free = self.entries.iter().position(Option::is_none).unwrap_or(self.entries.len());
         let number = u32::try_from(free).ok().filter(|n| *n < MOST_OBJECTS);
         let number = number.ok_or(Error::NoMemory)?;
         let base = self.room(length)?;
         self.accounts.charge(owner, length).map_err(|_| Error::NoMemory)?;
-        let users = BTreeMap::from([(owner, User { rights, regions: 0 })]);
-        let entry = Some(Entry { owner, place: Object { base, length }, users });
-        match self.entries.get_mut(free) {
-            Some(slot) => *slot = entry,
-            None => self.entries.push(entry),
+        let users = BTreeMap::from([(owner, User { rights, ..User::default() })]);
+        self.put(number, Entry { owner, name, place: Object { base, length }, users });
+        Ok(Created::Fresh(number))
+    }
+
+    fn named(&self, owner: u64, name: u64) -> Option<(u32, Object)> {
+        let mut there = (0..).zip(&self.entries).filter_map(|(n, e)| Some((n, e.as_ref()?)));
+        let found = there.find(|(_, e)| name != 0 && (e.owner, e.name) == (owner, name));
+        found.map(|(object, entry)| (object, entry.place))
+    }
+
+    /// An object is as it should be at its beginning: it outlives the manager from now on.
+    pub fn made(&self, object: u32) {
+        if let Ok(entry) = self.entry(object) {
+            self.notes.make(object, entry);
         }
-        Ok(number)
     }
 
     /// The owner says what a user may do from now on. The answer tells whose rights are others than before; those that were
     /// lowered are to be taken away before the owner is answered.
     ///
     /// # Errors
-    /// `Gone`, `NoRight` for somebody else's object or more than the owner has, `BadArgument`.
+    /// `Refused`, `NoRight` for somebody else's object or more than the owner has, `BadArgument`.
     pub fn give(
         &mut self,
         caller: u64,
@@ -266,8 +290,11 @@ impl Shares {
         user: u64,
         rights: MemRights,
     ) -> Result<Vec<Change>, Error> {
-        let entry = self.owned(caller, object)?;
+        self.owned(caller, object)?;
         let rights = checked(rights)?;
+        let Self { entries, notes, .. } = self;
+        let entry = entries.get_mut(object as usize).and_then(Option::as_mut);
+        let entry = entry.ok_or(Error::Refused)?;
         if user >= CLIENT_LIMIT {
             return Err(Error::BadArgument);
         }
@@ -276,7 +303,9 @@ impl Shares {
             return Err(Error::NoRight);
         }
         let own = user == caller;
-        entry.users.entry(user).or_default();
+        let wanted = entry.users.entry(user).or_default();
+        // The owner's before all others: by that, whoever reads it knows that nobody has more.
+        notes.user(object, user, User { rights, ..*wanted });
         let mut changes = Vec::new();
         for (number, has) in &mut entry.users {
             let now = match (own, *number == user) {
@@ -286,6 +315,7 @@ impl Shares {
             };
             if now != has.rights {
                 has.rights = now;
+                notes.user(object, *number, *has);
                 changes.push(Change { user: *number, rights: now });
             }
         }
@@ -295,14 +325,15 @@ impl Shares {
     /// The owner ends an object.
     ///
     /// # Errors
-    /// `Gone`, `NoRight`.
+    /// `Refused`, `NoRight`.
     pub fn end(&mut self, caller: u64, object: u32) -> Result<Ended, Error> {
         self.owned(caller, object)?;
-        self.remove(object).ok_or(Error::Gone)
+        self.remove(object).ok_or(Error::Refused)
     }
 
     fn remove(&mut self, object: u32) -> Option<Ended> {
         let entry = self.entries.get_mut(object as usize)?.take()?;
+        self.notes.end(object);
         self.accounts.credit(entry.owner, entry.place.length);
         let length = entry.place.length;
         Some(Ended { object, length, users: entry.users.into_keys().collect() })
@@ -316,6 +347,7 @@ impl Shares {
             if entry.owner == client {
                 ended.extend(self.remove(object));
             } else if entry.users.remove(&client).is_some() {
+                self.notes.user(object, client, User::default());
                 left.push(object);
             }
         }
@@ -325,7 +357,7 @@ impl Shares {
     /// A region of a client is about to show an object, from `offset` on. → where in the object it ends
     ///
     /// # Errors
-    /// `Gone`, `NoRight` when the client may not see it, `BadArgument` for what is not inside it, `Quota` for one region too
+    /// `Refused`, `NoRight` when the client may not see it, `BadArgument` for what is not inside it, `Quota` for one region too
     /// many.
     pub fn attach(
         &mut self,
@@ -334,7 +366,9 @@ impl Shares {
         offset: u64,
         length: u64,
     ) -> Result<u64, Error> {
-        let entry = self.entry_mut(object)?;
+        let Self { entries, notes, .. } = self;
+        let entry = entries.get_mut(object as usize).and_then(Option::as_mut);
+        let entry = entry.ok_or(Error::Refused)?;
         let user = entry.users.get_mut(&client).filter(|user| !user.rights.is_empty());
         let user = user.ok_or(Error::NoRight)?;
         let end = offset.checked_add(length).filter(|end| *end <= entry.place.length);
@@ -344,7 +378,32 @@ impl Shares {
             return Err(Error::Quota);
         }
         user.regions += 1;
+        if !core::mem::replace(&mut user.shown, true) {
+            notes.user(object, client, *user);
+        }
         Ok(end)
+    }
+
+    /// Whether a region of a client gets a window again that it lost with an earlier manager: one that begins at `offset` of an
+    /// object and has so many bytes, for an access that needs these rights.
+    ///
+    /// # Errors
+    /// `Refused`, `NoRight` where the client may not do that, `NoRegion` where it has had its regions detached since, or
+    /// that object was a shorter one.
+    pub fn shows_again(
+        &self,
+        client: u64,
+        object: u32,
+        (offset, length): (u64, u64),
+        needed: MemRights,
+    ) -> Result<(), Error> {
+        let whole = self.place(object)?.length;
+        let user = self.user(object, client);
+        if !user.rights.contains(needed) || needed.is_empty() {
+            return Err(Error::NoRight);
+        }
+        let inside = offset.checked_add(length).is_some_and(|end| end <= whole);
+        if user.shown && inside { Ok(()) } else { Err(Error::NoRegion) }
     }
 
     /// What [`attach`](Self::attach) announced was refused.
@@ -358,11 +417,13 @@ impl Shares {
     /// None of a client's regions shows an object any more.
     ///
     /// # Errors
-    /// `Gone`, `NoRight` when none ever did.
+    /// `Refused`, `NoRight` when none ever did.
     pub fn detach(&mut self, client: u64, object: u32) -> Result<(), Error> {
-        let entry = self.entry_mut(object)?;
-        let user = entry.users.get_mut(&client).ok_or(Error::NoRight)?;
-        user.regions = 0;
+        let Self { entries, notes, .. } = self;
+        let entry = entries.get_mut(object as usize).and_then(Option::as_mut);
+        let user = entry.ok_or(Error::Refused)?.users.get_mut(&client).ok_or(Error::NoRight)?;
+        (user.regions, user.shown) = (0, false);
+        notes.user(object, client, *user);
         Ok(())
     }
 }

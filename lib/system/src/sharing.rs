@@ -78,9 +78,8 @@ impl Description {
         let Some(manager) = manager else {
             return Err(format!("program '{}' is to manage what is shared", sharing.manager));
         };
-        // With its space ends what it shows; as long as that is there, everybody sees what he may.
-        if manager.restart || !manager.pinned {
-            return Err(format!("program '{}': pin it, don't restart it", manager.name));
+        if !manager.pinned {
+            return Err(format!("program '{}' manages what is shared: pin it", manager.name));
         }
         if self.programs.len() * 2 > MOST_CLIENTS {
             return Err(format!("more than {} programs with shared memory", MOST_CLIENTS / 2));

@@ -40,6 +40,8 @@ pub struct Door {
     pub badge: u64,
     /// Most rights of a region that is bound to it; none: any.
     pub rights: MemRights,
+    /// Portals that were there before it, and may still be named by regions.
+    pub former: Vec<Selector>,
 }
 
 /// The facts of the boot information page.
@@ -81,6 +83,8 @@ pub struct Builder {
     pub doors: Vec<Door>,
     /// Regions of virtual machines that have managers.
     pub guests: Given,
+    /// Selectors that were used, and are free again.
+    pub spare: Vec<Selector>,
     /// The virtual machines.
     pub machines: Vec<Machine>,
     /// Private views of files.
@@ -211,6 +215,7 @@ pub fn start() -> Result<Builder, Failure> {
         archive,
         doors: Vec::new(),
         guests: Given::default(),
+        spare: Vec::new(),
         machines: Vec::new(),
         views: Vec::new(),
         shares: Shares::default(),

@@ -1,12 +1,13 @@
 //! What the root server put into a program's space, noted as it does so: a memory manager that is
 //! started again gets the same once more, and regions that it manages get its new portals.
-use crate::Failure;
-use crate::boot::Builder;
+use crate::boot::{Builder, Door};
 use crate::window::pinned;
-use abi::{Error, MemRights, Selector};
+use crate::{Failure, own};
+use abi::{Error, MemRights, RootSelector, Selector};
+use alloc::collections::BTreeSet;
 use alloc::vec::Vec;
 use core::ops::Range;
-use rt::sys::{self, Bind, Pinned};
+use rt::sys::{self, ALL_RIGHTS, Bind, Pinned};
 
 /// RAM that a program finds filled when it starts: from a file, and with zeros behind.
 #[derive(Clone, Copy)]
@@ -123,31 +124,72 @@ impl Builder {
         }
     }
 
-    /// Gives the regions that program `n` manages to its new threads; with `none`, to nobody.
+    /// Gives the regions that program `n` manages to its new threads, wherever their spaces have put them meanwhile; with
+    /// `none`, to nobody.
     pub fn manage_again(&mut self, n: usize, none: bool) -> Result<(), Failure> {
-        for door in self.doors.iter().filter(|door| door.program == n) {
-            let _ = sys::cap_drop(Selector(0), door.portal);
-            if !none {
-                sys::create_manager_portal(door.portal, door.thread, door.badge, door.rights)
-                    .map_err(Failure::kernel("portal of a manager that is started again"))?;
-                self.show_again(door.portal);
+        let mut doors = core::mem::take(&mut self.doors);
+        let mut done = Ok(());
+        for door in doors.iter_mut().filter(|door| door.program == n) {
+            // One that fails must not keep the others from theirs.
+            done = done.and(self.open_again(door, none));
+        }
+        self.doors = doors;
+        // Nobody sees any more what the one before has shown. Not before that may anybody ask its successor.
+        for door in self.doors.iter().filter(|door| door.program == n && !none) {
+            self.show_again(door.portal);
+        }
+        done.map_err(Failure::kernel("portals and regions of a manager that is started again"))
+    }
+
+    /// Makes a portal anew, and passes on the regions that name the one before it.
+    fn open_again(&mut self, door: &mut Door, none: bool) -> Result<(), Error> {
+        let before = self.spare.pop().unwrap_or_else(|| self.selector());
+        match sys::cap_copy(door.portal, own(RootSelector::Space), before, ALL_RIGHTS) {
+            Ok(()) => door.former.push(before),
+            Err(_) => self.spare.push(before),
+        }
+        let _ = sys::cap_drop(Selector(0), door.portal);
+        let mut portal = Selector(0);
+        if !none {
+            portal = door.portal;
+            match sys::create_manager_portal(portal, door.thread, door.badge, door.rights) {
+                // It has ended already: its successor will pass on all that is left.
+                Err(Error::Gone) => return Ok(()),
+                made => made?,
             }
             self.show_again(door.portal);
         }
-        let programs = self.programs.iter().flat_map(|p| &p.given.managed);
-        for bind in programs.chain(&self.guests.managed) {
-            if self.manager(bind.portal) != Some(n) {
-                continue;
-            }
-            let portal = if none { Selector(0) } else { bind.portal };
-            let done = sys::region_manager(bind.space, bind.base, bind.length, portal, bind.tag);
-            match done {
-                // Spaces of programs that have ended.
-                Ok(()) | Err(Error::Gone | Error::BadCapability) => {}
-                Err(error) => return Err(Failure::kernel("a region's next manager")(error)),
+        let mut done = Ok(());
+        for before in core::mem::take(&mut door.former) {
+            let passed = self.pass(before, portal);
+            if passed == Ok(true) {
+                let _ = sys::cap_drop(Selector(0), before);
+                self.spare.push(before);
+            } else {
+                door.former.push(before);
+                done = done.and(passed.map(drop));
             }
         }
-        Ok(())
+        done
+    }
+
+    /// Passes on the regions of all spaces that name a portal. False when whoever is to have them has ended meanwhile.
+    fn pass(&self, before: Selector, portal: Selector) -> Result<bool, Error> {
+        let programs = self.programs.iter().map(|program| program.space);
+        let spaces: BTreeSet<Selector> =
+            programs.chain(self.guests.managed.iter().map(|bind| bind.space)).collect();
+        // Those of programs that have ended are no more.
+        for space in spaces.into_iter().filter(|space| sys::space_quota(*space).is_ok()) {
+            loop {
+                match sys::regions_pass(space, before, portal) {
+                    Ok(0) => break,
+                    Ok(_) => {}
+                    Err(Error::Gone) => return Ok(false),
+                    Err(error) => return Err(error),
+                }
+            }
+        }
+        Ok(true)
     }
 
     /// The program behind a portal.

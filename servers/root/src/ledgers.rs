@@ -5,6 +5,7 @@ use crate::{Failure, own};
 use abi::{MemRights, RootSelector};
 use alloc::format;
 use alloc::string::String;
+use alloc::vec::Vec;
 
 /// Bytes of the page that a program tells its heap's use in.
 const HEAP_PAGE: u64 = 4096;
@@ -61,6 +62,21 @@ impl Builder {
         programs.map(move |program| name(&program.name)).chain(guests)
     }
 
+    fn shares_objects(&self, manager: &str) -> bool {
+        self.description.sharing.as_ref().is_some_and(|sharing| sharing.manager == manager)
+    }
+
+    /// Objects of the description, which are the first ones; the others have numbers only.
+    fn shared_rows(&self) -> String {
+        let objects = self.description.sharing.iter().flat_map(|sharing| &sharing.objects);
+        let named: Vec<String> = objects.map(|object| object.name.clone()).collect();
+        let numbers = named.len() as u64..ledger::ROWS;
+        named
+            .into_iter()
+            .chain(numbers.map(|n| format!("{n}")))
+            .fold(String::new(), |list, name| list + &name + ",")
+    }
+
     /// Names of a manager's objects, in order.
     fn rows(&self, manager: &str) -> String {
         let list = |names: &mut dyn Iterator<Item = &str>| {
@@ -80,6 +96,7 @@ impl Builder {
                 let files = self.files.iter().map(|file| file.name.clone());
                 files.chain(self.spaces()).fold(String::new(), |list, name| list + &name + ",")
             }
+            _ if self.shares_objects(manager) => self.shared_rows(),
             _ => {
                 let own = memory.filter(|m| m.swap.as_ref().is_some_and(|s| s.manager == manager));
                 list(&mut own.map(|m| m.name.as_str())) + &self.modelled(manager)

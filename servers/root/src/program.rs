@@ -212,7 +212,7 @@ impl Builder {
         let portal = self.selector();
         sys::create_manager_portal(portal, thread, badge, rights)
             .map_err(Failure::kernel(format!("portal of {name}")))?;
-        self.doors.push(Door { portal, program, thread, badge, rights });
+        self.doors.push(Door { portal, program, thread, badge, rights, former: Vec::new() });
         Ok(portal)
     }
 

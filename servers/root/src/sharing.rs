@@ -8,7 +8,9 @@ use alloc::format;
 use alloc::string::String;
 use alloc::vec::Vec;
 use backing::Tag;
+use backing::shares::Notes;
 use memory::Memory;
+use rt::Shared;
 use rt::sys::{self, Bind};
 use system::{SharedObject, Sharing, VirtualMachine};
 
@@ -123,10 +125,13 @@ impl Builder {
             .map_err(Failure::kernel("memory that is shared"))?;
         self.shares.ends = self.ram.take(PAGE_SIZE, PAGE_SIZE, true)?;
         let ends = self.shares.ends;
+        let length = Notes::<Shared>::BYTES;
+        let notes = self.ram.take(length.next_multiple_of(PAGE_SIZE), PAGE_SIZE, true)?;
         let manager = &mut self.programs[self.shares.program];
         manager.show("pool", memory, 0, pool, RW, None)?;
         manager.grant("pool", memory, rt::sys::ALL_RIGHTS)?;
         manager.show("ends", ram, ends, PAGE_SIZE, MemRights::READ, None)?;
+        manager.show("notes", ram, notes, length, RW, None)?;
         self.shares.bits = manager.bit(0)?;
         let owners = sharing.objects.iter().fold(String::new(), |list, object| {
             list + &format!("{}:{},", self.space_number(&object.owner.program), object.size)

@@ -4,19 +4,23 @@
 //! away is changing that view, and reaches every processor and every guest before the call returns, whatever the client
 //! has done with its regions meanwhile. See `doc/decisions/managers.md`.
 //!
+//! What it knows, it writes down, for the one that is started in its place: that one makes the views anew, at the same
+//! addresses, and gives each region that had a window the same one again when somebody faults there.
+//!
 //! One thread a processor. The badge of a portal is the number of the client, below 64. Faults come only where a client may
 //! not do what it tries.
 //!
 //! Configuration: region and capability `pool`, the memory; parameter `quotas`, a list `client:bytes,…`; `spaces`, a list
 //! `client:selector,…`; of what is there from the start `objects`, a list `owner:bytes,…`, `grants`, a list
 //! `object:client:rights,…`, and `regions`, a list `object:client:base:bytes,…`; region `ends`, a byte for each client that is 1 when it has
-//! ended, of which a notification tells.
+//! ended, of which a notification tells; region `notes`; region `ledger`.
 #![no_std]
 #![no_main]
 #![deny(unsafe_code)]
 
 extern crate alloc;
 
+mod told;
 mod views;
 
 use abi::{
@@ -25,11 +29,12 @@ use abi::{
 };
 use alloc::vec::Vec;
 use backing::accounts::Accounts;
-use backing::shares::{CLIENT_LIMIT, Change, Ended, Request, Shares};
+use backing::shares::{CLIENT_LIMIT, Change, Created, Ended, MOST_OBJECTS, Notes, Request, Shares};
 use backing::{Tag, tuples};
 use memory::Memory;
 use rt::{Shared, log, sys};
 use spin::{Mutex, Once};
+use told::Told;
 use views::Views;
 
 rt::entry!(main);
@@ -40,8 +45,9 @@ const MOST_AGAIN: u32 = 64;
 
 /// What the threads share. They run on different processors, so a spin lock is enough.
 struct State {
-    shares: Shares,
+    shares: Shares<Shared>,
     views: Views,
+    told: Told,
     ends: Option<Shared>,
     /// Clients whose end was noticed, as bits.
     ended: u64,
@@ -69,39 +75,72 @@ impl State {
             Ok(accounts) => accounts,
             Err(part) => panic!("parameter 'quotas' is malformed at '{part}'"),
         };
-        let shares = Shares::new(pool.len(), accounts);
+        let shares = Shares::new(pool.len(), accounts, Notes::new(Shared::region("notes")));
         let views = Views::new(pool, Selector(memory), &list("spaces"));
         let again = [0; CLIENT_LIMIT as usize];
         let ends = Shared::region("ends");
-        let mut state = Self { shares, views, ends, ended: 0, again };
-        if let Err(error) = state.prepare() {
+        let mut state = Self { shares, views, told: Told::new(), ends, ended: 0, again };
+        if state.shares.begun() {
+            state.take_over();
+        } else if let Err(error) = state.prepare() {
             panic!("what is shared from the start: {}", error.text());
         }
+        state.tell_all();
         state
+    }
+
+    /// Goes on where another one has ended: everybody sees what it may see.
+    fn take_over(&mut self) {
+        self.look_for_ends();
+        for object in 0..MOST_OBJECTS {
+            let Ok(place) = self.shares.place(object) else { continue };
+            let may = self.shares.users(object).filter(|(_, user)| !user.rights.is_empty());
+            for (client, user) in may.collect::<Vec<_>>() {
+                if let Err(error) = self.views.show(object, client, place, user.rights) {
+                    log!("client {client} can't be shown object {object}: {}", error.text());
+                }
+            }
+        }
+        let (count, bytes) = self.shares.total();
+        log!("goes on with {count} objects, {bytes} bytes");
     }
 
     /// Makes what is there from the start.
     fn prepare(&mut self) -> Result<(), Error> {
         let mut owners = Vec::new();
         for [owner, length] in list("objects") {
-            self.create(owner, length, MemRights::READ | MemRights::WRITE)?;
+            self.create(owner, length, MemRights::READ | MemRights::WRITE, 0)?;
             owners.push(owner);
         }
         for [object, user, rights] in list("grants") {
-            let owner = owners.get(object as usize).ok_or(Error::Gone)?;
+            let owner = owners.get(object as usize).ok_or(Error::Refused)?;
             self.give(*owner, object as u32, user, MemRights::from_bits_truncate(rights))?;
         }
         list("regions").into_iter().try_for_each(|[object, client, base, length]| {
             self.attach(client, object as u32, (SpaceAddr(base), length), 0)
-        })
+        })?;
+        self.shares.begin();
+        Ok(())
     }
 
-    fn create(&mut self, owner: u64, length: u64, rights: MemRights) -> Result<u32, Error> {
-        let object = self.shares.create(owner, length, rights)?;
+    fn create(
+        &mut self,
+        owner: u64,
+        length: u64,
+        rights: MemRights,
+        name: u64,
+    ) -> Result<u32, Error> {
+        let object = match self.shares.create(owner, length, rights, name)? {
+            Created::Fresh(object) => object,
+            Created::There(object) => return Ok(object),
+        };
         let rights = self.shares.user(object, owner).rights;
         let place = self.shares.place(object)?;
         // Nobody has seen what was there before, or what is there now.
         let made = self.views.zero(place);
+        if made.is_ok() {
+            self.shares.made(object);
+        }
         let made = made.and_then(|()| self.views.show(object, owner, place, rights));
         if let Err(error) = made {
             let ended = self.shares.end(owner, object)?;
@@ -168,8 +207,8 @@ impl State {
         let request = Request::decode(words).ok_or(Error::BadArgument)?;
         let mut answer = [0; MESSAGE_WORDS];
         match request {
-            Request::Create { length, rights } => {
-                answer[0] = self.create(client, length, rights)?.into();
+            Request::Create { length, rights, name } => {
+                answer[0] = self.create(client, length, rights, name)?.into();
             }
             Request::Give { object, user, rights } => self.give(client, object, user, rights)?,
             Request::End { object } => {
@@ -187,14 +226,20 @@ impl State {
                 answer[..3].copy_from_slice(&[place.length, rights.bits(), own.into()]);
             }
         }
+        let object = request.object().or_else(|| u32::try_from(answer[0]).ok());
+        object.into_iter().for_each(|object| self.told.write(object, &self.shares));
         Ok(answer)
     }
 
     /// An access that no view allows, or that did not yet when it was made.
     fn fault(&mut self, client: u64, fault: &FaultMessage) -> Result<FaultReply, Error> {
+        let needed = MemRights::from_bits_truncate(1 << fault.access as u64);
+        if fault.lost != 0 {
+            return self.show_again(client, fault, needed);
+        }
         let object = Tag::decode(fault.tag).object;
         self.shares.place(object)?;
-        let needed = MemRights::from_bits_truncate(1 << fault.access as u64);
+        self.told.asked(object, &self.shares);
         if !self.shares.user(object, client).rights.contains(needed) {
             return Err(Error::NoRight);
         }
@@ -205,6 +250,26 @@ impl State {
         }
         *again += 1;
         Ok(FaultReply::Resume)
+    }
+
+    /// A region had a window, with the manager before this one. Where that was tells what it shows; it may be anything that a
+    /// client has thought up, so it is checked as if it was asked for now.
+    fn show_again(
+        &mut self,
+        client: u64,
+        fault: &FaultMessage,
+        needed: MemRights,
+    ) -> Result<FaultReply, Error> {
+        let found = views::seen(fault.lost).filter(|(_, whose, _)| *whose == client);
+        let (object, _, offset) = found.ok_or(Error::NoRegion)?;
+        self.told.asked(object, &self.shares);
+        self.shares.shows_again(client, object, (offset, fault.region_length), needed)?;
+        Ok(FaultReply::Window { at: fault.lost })
+    }
+
+    /// Writes into the ledger what there is of all objects.
+    fn tell_all(&self) {
+        (0..MOST_OBJECTS).for_each(|object| self.told.write(object, &self.shares));
     }
 
     /// Looks who has ended.
@@ -230,6 +295,7 @@ impl State {
                     ended.len()
                 );
             }
+            self.tell_all();
         }
     }
 }

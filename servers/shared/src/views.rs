@@ -3,7 +3,7 @@
 use abi::{Error, MemRights, Selector, SpaceAddr};
 use alloc::collections::{BTreeMap, BTreeSet};
 use backing::Object;
-use backing::shares::{CLIENT_LIMIT, Ended, LONGEST};
+use backing::shares::{CLIENT_LIMIT, Ended, LONGEST, MOST_OBJECTS};
 use rt::Shared;
 use rt::sys::{self, Bind};
 
@@ -24,6 +24,14 @@ pub struct Views {
 
 fn place_of(object: u32, client: u64) -> u64 {
     VIEWS + (u64::from(object) * CLIENT_LIMIT + client) * LONGEST
+}
+
+/// What lies at an address of a view: the object, the client whose view it is, and the offset in the object.
+pub fn seen(at: u64) -> Option<(u32, u64, u64)> {
+    let inside = at.checked_sub(VIEWS)?;
+    let (object, client) = (inside / LONGEST / CLIENT_LIMIT, inside / LONGEST % CLIENT_LIMIT);
+    let object = u32::try_from(object).ok().filter(|object| *object < MOST_OBJECTS)?;
+    Some((object, client, inside % LONGEST))
 }
 
 impl Views {

@@ -69,6 +69,8 @@ const SCENARIOS: &[Scenario] = &[
     ("managers_under_machines", managers::under_machines),
     ("devices", devices::run),
     ("shared", shared::run),
+    ("shared_ending", shared::ending),
+    ("shared_silent", shared::silent),
     ("costs_in_instructions", kernel_costs::run),
     ("bad_input_unknown_package", bad_input::unknown_package),
     ("bad_input_unknown_program", bad_input::unknown_program),

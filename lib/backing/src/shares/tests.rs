@@ -1,6 +1,10 @@
+mod again;
+
 use super::*;
+use abi::MESSAGE_WORDS;
 use alloc::collections::BTreeSet;
 use alloc::vec;
+use memory::Fake;
 use proptest::prelude::*;
 
 const READ: MemRights = MemRights::READ;
@@ -8,8 +12,21 @@ const WRITE: MemRights = MemRights::READ.union(MemRights::WRITE);
 const EXEC: MemRights = MemRights::READ.union(MemRights::EXEC);
 const NONE: MemRights = MemRights::empty();
 
-fn shares(pool: u64, quotas: &str) -> Shares {
-    Shares::new(pool, Accounts::list(quotas).expect("a list"))
+fn shares(pool: u64, quotas: &str) -> Shares<Fake> {
+    Shares::new(pool, Accounts::list(quotas).expect("a list"), Notes::new(None))
+}
+
+impl<M: Memory> Shares<M> {
+    /// An object without a name: its number.
+    fn made_now(&mut self, owner: u64, length: u64, rights: MemRights) -> Result<u32, Error> {
+        match self.create(owner, length, rights, 0)? {
+            Created::Fresh(object) => {
+                self.made(object);
+                Ok(object)
+            }
+            Created::There(object) => panic!("object {object} was there"),
+        }
+    }
 }
 
 fn change(user: u64, rights: MemRights) -> Change {
@@ -19,7 +36,7 @@ fn change(user: u64, rights: MemRights) -> Change {
 #[test]
 fn nobody_gets_more_than_the_owner_has() {
     let mut shares = shares(1 << 20, "1:1048576");
-    let readable = shares.create(1, PAGE, READ).expect("an object");
+    let readable = shares.made_now(1, PAGE, READ).expect("an object");
     assert_eq!(shares.give(1, readable, 2, WRITE), Err(Error::NoRight));
     assert_eq!(shares.give(1, readable, 2, EXEC), Err(Error::NoRight));
     assert_eq!(shares.give(1, readable, 1, WRITE), Err(Error::NoRight));
@@ -27,14 +44,14 @@ fn nobody_gets_more_than_the_owner_has() {
     assert_eq!(shares.give(2, readable, 3, READ), Err(Error::NoRight), "not the owner");
     assert_eq!(shares.give(1, readable, CLIENT_LIMIT, READ), Err(Error::BadArgument));
     for both in [WRITE | EXEC, MemRights::WRITE | MemRights::EXEC, MemRights::DEVICE] {
-        assert_eq!(shares.create(1, PAGE, both), Err(Error::BadArgument));
+        assert_eq!(shares.made_now(1, PAGE, both), Err(Error::BadArgument));
     }
 }
 
 #[test]
 fn an_owner_that_lowers_itself_lowers_all() {
     let mut shares = shares(1 << 20, "1:1048576");
-    let object = shares.create(1, PAGE, MemRights::WRITE).expect("an object");
+    let object = shares.made_now(1, PAGE, MemRights::WRITE).expect("an object");
     for (user, rights) in [(2, WRITE), (3, READ)] {
         assert_eq!(shares.give(1, object, user, rights), Ok(vec![change(user, rights)]));
     }
@@ -48,26 +65,42 @@ fn an_owner_that_lowers_itself_lowers_all() {
 #[test]
 fn an_owner_s_end_is_the_end_of_its_objects() {
     let mut shares = shares(3 * PAGE, "1:8192,2:4096");
-    let (first, second) = (shares.create(1, 1, WRITE), shares.create(1, PAGE, WRITE));
-    let other = shares.create(2, PAGE, WRITE).expect("an object");
+    let (first, second) = (shares.made_now(1, 1, WRITE), shares.made_now(1, PAGE, WRITE));
+    let other = shares.made_now(2, PAGE, WRITE).expect("an object");
     assert_eq!((first, second), (Ok(0), Ok(1)));
-    assert_eq!(shares.create(1, 1, WRITE), Err(Error::NoMemory), "the quota is used up");
+    assert_eq!(shares.made_now(1, 1, WRITE), Err(Error::NoMemory), "the quota is used up");
     shares.give(1, 1, 2, READ).expect("given");
     shares.give(2, other, 1, READ).expect("given");
     let (ended, left) = shares.client_ended(1);
     let ended: Vec<_> = ended.into_iter().map(|e| (e.object, e.users)).collect();
     assert_eq!((ended, left), (vec![(0, vec![1]), (1, vec![1, 2])], vec![other]));
     assert_eq!(shares.user(1, 2), User::default());
-    assert_eq!((shares.total(), shares.end(1, 1)), ((1, PAGE), Err(Error::Gone)));
-    assert_eq!(shares.create(1, 2 * PAGE, WRITE), Ok(0), "quota and memory are back");
+    assert_eq!((shares.total(), shares.end(1, 1)), ((1, PAGE), Err(Error::Refused)));
+    assert_eq!(shares.made_now(1, 2 * PAGE, WRITE), Ok(0), "quota and memory are back");
+}
+
+#[test]
+fn a_name_is_one_object() {
+    let mut shares = shares(1 << 20, "1:65536,2:65536");
+    let mut create =
+        |owner, length, name| shares.create(owner, length, WRITE, name).map_err(|e| e.text());
+    assert_eq!(create(1, 1, 7), Ok(Created::Fresh(0)));
+    assert_eq!(create(1, PAGE, 7), Ok(Created::There(0)));
+    assert_eq!(create(1, PAGE + 1, 7), Err(Error::BadArgument.text()));
+    assert_eq!(create(1, PAGE, 8), Ok(Created::Fresh(1)));
+    assert_eq!(create(2, PAGE, 7), Ok(Created::Fresh(2)), "names are each owner's own");
+    assert_eq!(create(2, PAGE, 0), Ok(Created::Fresh(3)), "no name");
+    assert_eq!(create(2, PAGE, 0), Ok(Created::Fresh(4)), "no name");
+    shares.end(1, 0).expect("it was there");
+    assert_eq!(shares.create(1, PAGE, WRITE, 7), Ok(Created::Fresh(0)));
 }
 
 #[test]
 fn regions_are_inside_and_not_too_many() {
     let mut shares = shares(1 << 20, "1:1048576");
-    let object = shares.create(1, 4 * PAGE, WRITE).expect("an object");
+    let object = shares.made_now(1, 4 * PAGE, WRITE).expect("an object");
     assert_eq!(shares.attach(2, object, 0, PAGE), Err(Error::NoRight));
-    assert_eq!(shares.attach(1, object + 1, 0, PAGE), Err(Error::Gone));
+    assert_eq!(shares.attach(1, object + 1, 0, PAGE), Err(Error::Refused));
     for (offset, length) in
         [(0, 5 * PAGE), (0, 0), (PAGE, 4 * PAGE), (1, PAGE), (!0, PAGE), (PAGE, !0)]
     {
@@ -120,7 +153,7 @@ fn sensible(rights: MemRights) -> Option<MemRights> {
 const POOL: u64 = 12;
 const QUOTA: u64 = 5;
 
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Model(BTreeMap<u32, Simple>);
 
 impl Model {
@@ -144,14 +177,14 @@ impl Model {
 }
 
 /// Makes an object in both.
-fn create(
-    shares: &mut Shares,
+fn create<M: Memory>(
+    shares: &mut Shares<M>,
     model: &mut Model,
     owner: u64,
     pages: u64,
     rights: MemRights,
 ) -> Result<(), TestCaseError> {
-    let made = shares.create(owner, pages * PAGE, rights);
+    let made = shares.made_now(owner, pages * PAGE, rights);
     let good = sensible(rights).filter(|r| !r.is_empty());
     let Some(rights) = good.filter(|_| model.used(owner) + pages <= QUOTA) else {
         prop_assert!(made.is_err());
@@ -169,7 +202,11 @@ fn create(
 }
 
 /// Ends a client in both.
-fn client_ended(shares: &mut Shares, model: &mut Model, client: u64) -> Result<(), TestCaseError> {
+fn client_ended<M: Memory>(
+    shares: &mut Shares<M>,
+    model: &mut Model,
+    client: u64,
+) -> Result<(), TestCaseError> {
     let (ended, left) = shares.client_ended(client);
     let own: Vec<u32> = model.0.iter().filter(|(_, o)| o.0 == client).map(|(n, _)| *n).collect();
     prop_assert_eq!(ended.iter().map(|e| e.object).collect::<Vec<_>>(), own.clone());
@@ -183,7 +220,7 @@ fn client_ended(shares: &mut Shares, model: &mut Model, client: u64) -> Result<(
 }
 
 /// Both say the same.
-fn agree(shares: &Shares, model: &Model) -> Result<(), TestCaseError> {
+fn agree<M: Memory>(shares: &Shares<M>, model: &Model) -> Result<(), TestCaseError> {
     let mut places = Vec::new();
     for object in 0..8 {
         let known = model.0.get(&object);

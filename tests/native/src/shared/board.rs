@@ -29,6 +29,10 @@ pub enum Word {
     Done,
     /// Number of the object that is made for it.
     Object,
+    /// Calls that were made once more because the manager had failed.
+    Repeated,
+    /// The manager fails while this runs.
+    Failing,
 }
 
 /// Time for one step; the host may be busy.
@@ -60,9 +64,14 @@ pub fn sleep(us: u64) {
     let _ = sys::wait(time::now().get() + time::microseconds(us));
 }
 
+/// When patience ends with what begins now.
+pub fn patience() -> u64 {
+    time::now().get() + time::microseconds(PATIENCE_US)
+}
+
 /// Waits until something holds, or somebody has failed.
 pub fn wait_for(what: &str, mut holds: impl FnMut() -> bool) -> Result<(), String> {
-    let end = time::now().get() + time::microseconds(PATIENCE_US);
+    let end = patience();
     while !holds() {
         if get(Word::Failed) != 0 {
             return Err(format!("{what}: another role has failed"));
@@ -85,4 +94,10 @@ pub fn wait_long(word: Word) {
     while get(word) == 0 {
         sleep(1000);
     }
+}
+
+/// Has the hostile one do something, and waits until it has done that, or begun to.
+pub fn order(order: u64) -> Result<(), String> {
+    set(Word::Order, order);
+    wait_until(Word::Done, order)
 }

@@ -9,6 +9,7 @@ extern crate alloc;
 
 mod board;
 mod hostile;
+mod lasting;
 mod monitor;
 mod owner;
 mod users;
@@ -63,15 +64,37 @@ fn capability(name: &str) -> Result<Selector, String> {
     rt::config().capability(name).map(Selector).ok_or_else(|| format!("no capability '{name}'"))
 }
 
-/// Asks the manager.
+/// Asks the manager; while it is about to be started again, once more: that is what it may be, for all that one can ask.
 fn ask(words: Message) -> Result<Message, Error> {
-    let door = rt::config().capability("shared").map(Selector);
-    sys::call(door.ok_or(Error::BadCapability)?, words)
+    let door = rt::config().capability("shared").map(Selector).ok_or(Error::BadCapability)?;
+    persistently(|| sys::call(door, words))
+}
+
+/// Repeats what needs the manager as long as there is none.
+fn persistently<T>(mut try_it: impl FnMut() -> Result<T, Error>) -> Result<T, Error> {
+    let end = board::patience();
+    loop {
+        match try_it() {
+            Err(Error::Gone | Error::BadCapability) if rt::time::now().get() < end => {
+                board::add(board::Word::Repeated);
+                board::sleep(1000);
+            }
+            other => return other,
+        }
+    }
 }
 
 /// Asks the manager for something that it understands.
 fn request(request: Request) -> Result<u64, Error> {
     ask(request.encode()).map(|answer| answer[0])
+}
+
+/// Ends an object. Asked once more, it may have ended already.
+fn end(object: u32) -> Outcome {
+    match request(Request::End { object }) {
+        Err(Error::Refused) if board::get(board::Word::Repeated) > 0 => Ok(()),
+        other => ok(other, "end").map(drop),
+    }
 }
 
 /// Number of a client.

@@ -3,23 +3,29 @@ use crate::board::{self, Word};
 use crate::hostile::Order;
 use crate::monitor::SHARED_AT;
 use crate::users::{MARK, MARK_AT};
-use crate::{NOTHING, Outcome, PAGE, READ, WRITE, capability, client, ok, region, request};
+use crate::{
+    NOTHING, Outcome, PAGE, READ, WRITE, capability, client, end, lasting, ok, persistently,
+    region, request,
+};
 use abi::{Error, MemRights, Selector, SpaceAddr, SystemCounter};
 use alloc::format;
 use alloc::string::String;
 use backing::Tag;
 use backing::shares::Request;
+use ledger::Row;
 use rt::sys::{self, Bind};
 use rt::{Shared, log};
 
 /// Where the writer and the guest count in object 0, which is there from the start.
 const WRITER_AT: u64 = 0;
-const GUEST_AT: u64 = 2 * PAGE;
+pub const GUEST_AT: u64 = 2 * PAGE;
 /// Where the owner sees the object that it makes.
 const SECOND: u64 = 0x70_0000_0000;
-const SECOND_LENGTH: u64 = 4 * PAGE;
+pub const SECOND_LENGTH: u64 = 4 * PAGE;
 /// Places of that object in which the hostile one counts.
-const SCATTERED: [u64; 3] = [0, PAGE + 8, 2 * PAGE + 16];
+pub const SCATTERED: [u64; 3] = [0, PAGE + 8, 2 * PAGE + 16];
+/// All that the owner may own, by the description.
+const QUOTA: u64 = 16384 + 65536;
 /// Rounds of giving and taking.
 const ROUNDS: u64 = 150;
 
@@ -45,31 +51,41 @@ pub fn run() -> Outcome {
 fn judge() -> Outcome {
     let mut owner = Owner { page: region("page")?, system: capability("system")?, refused: 0 };
     let _ = owner.page.write_register(MARK_AT, 8, MARK);
+    if rt::config().parameter("until").is_some() {
+        board::set(Word::Failing, 1);
+    }
     owner.declared()?;
     owner.made_later()?;
-    board::set(Word::Order, Order::Outlive as u64);
-    board::wait_until(Word::Done, Order::Outlive as u64)?;
+    board::order(Order::Outlive as u64)?;
     // All the time the reader has seen what it may see.
     let read = board::get(Word::Read);
     board::wait_until(Word::Read, read + 10)
 }
 
-fn give(object: u32, user: u64, rights: MemRights) -> Outcome {
+/// The number of the guest, which has them behind the programs'.
+pub fn guest() -> Result<u64, String> {
+    let programs = rt::config().parameter("shares").unwrap_or("").matches(':').count() as u64;
+    client("monitor").map(|monitor| programs + monitor)
+}
+
+/// Says what a user may do from now on.
+pub fn give(object: u32, user: u64, rights: MemRights) -> Outcome {
     ok(request(Request::Give { object, user, rights }), "give").map(drop)
 }
 
-fn word(of: &Shared, at: u64) -> u64 {
+/// Half a word.
+pub fn word(of: &Shared, at: u64) -> u64 {
     of.read_register(at, 4).unwrap_or(u64::MAX)
 }
 
 /// Waits until somebody counts there.
-fn counts(of: &Shared, at: u64) -> Outcome {
+pub fn counts(of: &Shared, at: u64) -> Outcome {
     let before = word(of, at);
     board::wait_for("somebody counts", || word(of, at) != before)
 }
 
 /// Nobody writes there any more, from now on.
-fn still(of: &Shared, places: &[u64], us: u64) -> Outcome {
+pub fn still(of: &Shared, places: &[u64], us: u64) -> Outcome {
     let now = |at: &u64| word(of, *at);
     let before: alloc::vec::Vec<u64> = places.iter().map(now).collect();
     let end = rt::time::now().get() + rt::time::microseconds(us);
@@ -95,9 +111,7 @@ impl Owner {
 
     /// Who is named in the description: a writer, a reader, a guest, and a reader that writes.
     fn declared(&mut self) -> Outcome {
-        let (writer, monitor) = (client("writer")?, client("monitor")?);
-        let programs = rt::config().parameter("shares").unwrap_or("").matches(':').count() as u64;
-        let guest = programs + monitor;
+        let (writer, guest) = (client("writer")?, guest()?);
         counts(&self.page, WRITER_AT)?;
         counts(&self.page, GUEST_AT)?;
         board::wait_until(Word::Read, 5)?;
@@ -129,44 +143,46 @@ impl Owner {
 
     /// An object that is made now, and one who tries everything.
     fn made_later(&mut self) -> Outcome {
-        let object =
-            ok(request(Request::Create { length: SECOND_LENGTH, rights: WRITE }), "create");
+        let object = ok(
+            request(Request::Create { length: SECOND_LENGTH, rights: WRITE, name: 1 }),
+            "create",
+        );
         let object = object? as u32;
         board::set(Word::Object, object.into());
-        self.order(Order::Ask)?;
+        board::order(Order::Ask as u64)?;
         let seen = see(object)?;
         if (0..SECOND_LENGTH).step_by(8).any(|at| word(&seen, at) != 0) {
             return Err("a new object is not empty".into());
         }
         let user = client("hostile")?;
         give(object, user, WRITE)?;
-        self.order(Order::Scatter)?;
+        board::order(Order::Scatter as u64)?;
         SCATTERED.iter().try_for_each(|at| counts(&seen, *at))?;
         give(object, user, NOTHING)?;
         still(&seen, &SCATTERED, 20_000)?;
-        self.order(Order::Lose)?;
+        board::order(Order::Lose as u64)?;
         self.refusals(3)?;
         give(object, user, WRITE)?;
-        self.order(Order::Squat)?;
+        board::order(Order::Squat as u64)?;
         self.refusals(1)?;
         self.flicker(object, user, &seen)?;
+        lasting::owner(&self.page, object, &seen)?;
+        board::set(Word::Order, Order::Last as u64 + 1);
         // Nobody has more than the owner, and the owner can't raise itself.
         give(object, client("owner")?, READ)?;
         let raised = request(Request::Give { object, user, rights: WRITE });
         if raised != Err(Error::NoRight) {
             return Err(format!("{raised:?} for more than the owner has"));
         }
-        ok(request(Request::End { object }), "end").map(drop)
-    }
-
-    fn order(&self, order: Order) -> Outcome {
-        board::set(Word::Order, order as u64);
-        board::wait_until(Word::Done, order as u64)
+        told(object, (SECOND_LENGTH, 2))?;
+        end(object)?;
+        // The first one is seen by owner, reader, hostile one and guest; the others have ended.
+        told(object, (0, 0)).and(told(0, (4 * PAGE, 4)))
     }
 
     /// Gives and takes, while the user faults all the time.
     fn flicker(&mut self, object: u32, user: u64, seen: &Shared) -> Outcome {
-        self.order(Order::Flicker)?;
+        board::order(Order::Flicker as u64)?;
         for _ in 0..ROUNDS {
             counts(seen, 0)?;
             give(object, user, NOTHING)?;
@@ -183,14 +199,34 @@ impl Owner {
     }
 }
 
+/// What the manager tells of an object: its length, and how many see it, each for all that it may.
+fn told(object: u32, (length, seeing): (u64, u64)) -> Outcome {
+    let row = Row::read(&region("ledger-shared")?, object.into()).map_err(|_| "no row")?;
+    let quota = if length == 0 { 0 } else { QUOTA };
+    let expected = Row {
+        size: length,
+        quota,
+        resident: length,
+        resident_most: length,
+        shown: length * seeing,
+        spaces: seeing,
+        faults: row.faults,
+        ..Row::default()
+    };
+    let named =
+        rt::config().parameter("rows-shared").is_some_and(|rows| rows.starts_with("page,1,"));
+    if row == expected && named && (row.faults > 0) == (length > 0) {
+        return Ok(());
+    }
+    Err(format!("{row:?} is told of object {object}, not {expected:?}; named: {named}"))
+}
+
 /// Shows an object to its owner.
 fn see(object: u32) -> Result<Shared, String> {
     let (portal, tag) = (capability("shared")?, Tag { object, offset: 0 }.encode().unwrap_or(0));
     let (space, base, length) = (Selector(0), SECOND, SECOND_LENGTH);
-    ok(
-        sys::region_bind(Bind { space, base, length, portal, tag, rights: WRITE, hint: 12 }),
-        "bind",
-    )?;
+    let bind = Bind { space, base, length, portal, tag, rights: WRITE, hint: 12 };
+    ok(persistently(|| sys::region_bind(bind)), "bind")?;
     let base = SpaceAddr(base);
     ok(request(Request::Attach { object, base, length, offset: 0 }), "attach")?;
     Ok(Shared::own(SECOND, SECOND_LENGTH))
