@@ -140,7 +140,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn fault(offset: u64, region_length: u64, page_hint: u64) -> FaultMessage {
-        FaultMessage { tag: 0, offset, access: abi::Access::Read, ip: 0, region_length, page_hint }
+        let access = abi::Access::Read;
+        FaultMessage { tag: 0, offset, access, ip: 0, region_length, page_hint, lost: 0 }
     }
 
     #[test]
