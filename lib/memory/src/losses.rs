@@ -58,12 +58,17 @@ impl<M: Memory> Losses<M> {
         }
     }
 
-    /// Nothing is lost.
-    pub fn clear(&self) {
+    /// Says of all pages whether they are lost, whatever was said before. Of none that is lost before and afterwards, the opposite is said in between.
+    pub fn renew(&self, lost: impl Fn(u64) -> bool) {
+        let mut count = 0;
+        let _ = self.0.store32(0, u32::MAX);
         for at in (BITS..self.0.len()).step_by(4) {
-            let _ = self.0.store32(at, 0);
+            let first = (at - BITS) / 4 * 32;
+            let bits = (0..32).filter(|n| lost(first + n)).fold(0u32, |word, n| word | 1 << n);
+            count += bits.count_ones();
+            let _ = self.0.store32(at, bits);
         }
-        let _ = self.0.store32(0, 0);
+        let _ = self.0.store32(0, count);
     }
 }
 
@@ -191,8 +196,15 @@ mod tests {
         losses.set(39, false);
         assert!(!losses.any());
         losses.set(12, true);
-        losses.clear();
-        assert!(!losses.any() && !losses.is_lost(12));
+        losses.renew(|page| page == 33 || page == 38);
+        assert!(!losses.is_lost(12) && losses.is_lost(33) && losses.is_lost(38));
+        losses.set(33, false);
+        losses.set(38, false);
+        assert!(!losses.any());
+        // One that ended while it wrote may have left this.
+        losses.0.store32(0, 77).unwrap();
+        losses.renew(|_| false);
+        assert!(!losses.any());
     }
 
     #[test]

@@ -5,6 +5,7 @@ use abi::{
     Access, Error, Event, FaultMessage, FaultReply, MESSAGE_WORDS, MemRights, Message, NO_DEADLINE,
     PAGE_SIZE, Selector,
 };
+use alloc::vec::Vec;
 use backing::Tag;
 use backing::losses::Request;
 use ledger::Row;
@@ -78,9 +79,6 @@ impl Manager {
             ..Row::default()
         };
         let losses = Shared::region("losses").map(Losses::new);
-        if let Some(losses) = &losses {
-            losses.clear();
-        }
         let memory = (memory, Shared::region("notes"));
         let (swap, damages) = Swap::new(memory, sizes, clients, disk, &key);
         let mut manager = Self {
@@ -92,6 +90,11 @@ impl Manager {
             blank,
             reports: MOST_REPORTS,
         };
+        if let Some(losses) = &manager.losses {
+            // They come in the order of their pages. Others may look meanwhile, who still see what a manager before has shown them.
+            let pages: Vec<u64> = damages.iter().map(|damage| damage.page.into()).collect();
+            losses.renew(|page| pages.binary_search(&page).is_ok());
+        }
         damages.into_iter().for_each(|damage| manager.lost(damage));
         Some(manager)
     }
