@@ -90,13 +90,18 @@ impl Manager {
             blank,
             reports: MOST_REPORTS,
         };
-        if let Some(losses) = &manager.losses {
-            // They come in the order of their pages. Others may look meanwhile, who still see what a manager before has shown them.
+        manager.inherit(damages);
+        Some(manager)
+    }
+
+    /// What is lost from the start, in the order of the pages. Others may look meanwhile, who still see what a manager before this one has
+    /// shown them.
+    fn inherit(&mut self, damages: Vec<Damage>) {
+        if let Some(losses) = &self.losses {
             let pages: Vec<u64> = damages.iter().map(|damage| damage.page.into()).collect();
             losses.renew(|page| pages.binary_search(&page).is_ok());
         }
-        damages.into_iter().for_each(|damage| manager.lost(damage));
-        Some(manager)
+        damages.into_iter().for_each(|damage| self.lost(damage));
     }
 
     /// Serves for ever.
