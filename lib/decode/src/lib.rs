@@ -90,9 +90,14 @@ pub enum Plain {
 }
 
 fn instruction(bytes: &[u8], mode: Mode) -> Result<Instruction, Error> {
+    instruction_at(0, bytes, mode)
+}
+
+/// The instruction at an address.
+fn instruction_at(address: u64, bytes: &[u8], mode: Mode) -> Result<Instruction, Error> {
     let bytes = bytes.get(..MAX_LENGTH).unwrap_or(bytes);
-    let options = DecoderOptions::AMD;
-    let mut decoder = Decoder::try_new(mode.bits(), bytes, options).map_err(|_| Error::Invalid)?;
+    let decoder = Decoder::try_with_ip(mode.bits(), bytes, address, DecoderOptions::AMD);
+    let mut decoder = decoder.map_err(|_| Error::Invalid)?;
     let instruction = decoder.decode();
     match decoder.last_error() {
         DecoderError::None => Ok(instruction),
@@ -178,9 +183,7 @@ pub fn string_write(bytes: &[u8], mode: Mode) -> Result<StringWrite, Error> {
 /// The virtual address of the first memory operand of an instruction at `state.rip`, in 64-bit mode.
 #[must_use]
 pub fn operand_address(bytes: &[u8], state: &VcpuState) -> Option<u64> {
-    let bytes = bytes.get(..MAX_LENGTH).unwrap_or(bytes);
-    let decoder = Decoder::try_with_ip(64, bytes, state.rip, DecoderOptions::AMD);
-    let instruction = decoder.ok()?.decode();
+    let instruction = instruction_at(state.rip, bytes, Mode::Bits64).ok()?;
     let is_memory = |n: &u32| instruction.op_kind(*n) == iced_x86::OpKind::Memory;
     let operand = (0..instruction.op_count()).find(is_memory)?;
     instruction.virtual_address(operand, 0, |register, _, _| match register {

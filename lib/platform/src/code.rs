@@ -40,7 +40,7 @@ impl Expected {
     }
 }
 
-fn mode(state: &VcpuState) -> Mode {
+pub(crate) fn mode(state: &VcpuState) -> Mode {
     Mode::of(state.efer, state.segments[1].attributes)
 }
 
@@ -66,8 +66,7 @@ fn fetch(ram: &impl Memory, state: &VcpuState, bytes: &mut [u8]) -> usize {
 /// Goes on behind the instruction that exited. Where its bytes cannot be read (or are no longer
 /// those that exited) it is taken to have no prefixes; a guest that fools us here harms itself.
 pub fn skip(ram: &impl Memory, state: &mut VcpuState, expected: Expected) {
-    let mut bytes = [0; MAX_LENGTH];
-    let length = fetch(ram, state, &mut bytes);
+    let (bytes, length) = bytes(ram, state);
     let found = decode::plain(bytes.get(..length).unwrap_or(&[]), mode(state));
     let length = match found {
         Ok((kind, length)) if expected.matches(kind) => length,
@@ -119,7 +118,7 @@ pub fn carry_out(
     true
 }
 
-/// The bytes of the guest kernel's instruction, as many as can be read.
+/// The bytes of the instruction, as many as can be read.
 pub fn bytes(ram: &impl Memory, state: &VcpuState) -> ([u8; MAX_LENGTH], usize) {
     let mut bytes = [0; MAX_LENGTH];
     let length = fetch(ram, state, &mut bytes);
@@ -128,16 +127,14 @@ pub fn bytes(ram: &impl Memory, state: &VcpuState) -> ([u8; MAX_LENGTH], usize) 
 
 /// The access to memory that the instruction makes, if it can be carried out for the guest.
 fn memory_access(ram: &impl Memory, state: &VcpuState) -> Option<MemoryAccess> {
-    let mut bytes = [0; MAX_LENGTH];
-    let length = fetch(ram, state, &mut bytes);
+    let (bytes, length) = bytes(ram, state);
     decode::memory_access(bytes.get(..length)?, mode(state)).ok()
 }
 
 /// The value that the instruction writes to CR0, and its length.
 #[must_use]
 pub fn write_of_cr0(ram: &impl Memory, state: &VcpuState) -> Option<(u64, u64)> {
-    let mut bytes = [0; MAX_LENGTH];
-    let length = fetch(ram, state, &mut bytes);
+    let (bytes, length) = bytes(ram, state);
     let (from, length) = decode::write_of_cr0(bytes.get(..length)?, mode(state)).ok()?;
     Some((from.get(&state.regs), length))
 }

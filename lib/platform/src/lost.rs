@@ -9,6 +9,7 @@
 //!   other. So a page that was freed and is used for something else, for which Linux clears or fills it, comes back.
 //!
 //! What remains is a kernel that needs the contents itself, and an event or a page walk for which the processor needs it: that can't go on.
+use crate::code::{self, mode};
 use crate::delivery::{PAGE_FAULT, STACK_FAULT, raise};
 use abi::vcpu::{VcpuState, reg};
 use alloc::boxed::Box;
@@ -109,12 +110,11 @@ impl Lost {
             return Outcome::Fatal;
         }
         let for_program = !kernel || state.cr4 & SMAP != 0 && state.rflags & ALIGNMENT != 0;
-        let done =
-            match kernel && Mode::of(state.efer, state.segments[1].attributes) == Mode::Bits64 {
-                true if access.write => self.write(access.address, bytes, state, ram, &is_lost),
-                true if !for_program => self.spread(bytes, state, ram),
-                _ => None,
-            };
+        let done = match kernel && mode(state) == Mode::Bits64 {
+            true if access.write => self.write(access.address, bytes, state, ram, &is_lost),
+            true if !for_program => self.spread(bytes, state, ram),
+            _ => None,
+        };
         match done {
             Some(outcome) => outcome,
             None if for_program => {
@@ -164,8 +164,7 @@ impl Lost {
                 return None;
             }
             data.get_mut(..8)?.copy_from_slice(&value);
-            state.rip = state.rip.wrapping_add(access.length);
-            state.interrupt_shadow = 0;
+            code::advance(state, access.length);
             u64::from(access.width)
         };
         Some(self.put(page, offset, data.get(..length as usize)?))
@@ -224,8 +223,7 @@ fn advance(string: &StringWrite, length: u64, state: &mut VcpuState) {
         r[reg::RCX] = r[reg::RCX].wrapping_sub(length / u64::from(string.width));
     }
     if !string.repeated || r[reg::RCX] == 0 {
-        state.rip = state.rip.wrapping_add(string.length);
-        state.interrupt_shadow = 0;
+        code::advance(state, string.length);
     }
 }
 

@@ -23,6 +23,7 @@ pub struct Vm {
     page: VcpuPage,
     kept: Kept<Shared>,
     interrupts: Channel,
+    ledger: Option<Shared>,
     /// Its rows of the ledger, one a slot, from this number on.
     rows: Vec<(u8, Row)>,
     first_row: u64,
@@ -80,6 +81,7 @@ impl Vm {
         let named = |what: &str| format!("{what}-{}", entry.name);
         let (ram, page, channel) = (named("ram"), named("vcpu"), named("interrupts"));
         let notes = needed(Shared::region("notes"), "region", "notes");
+        let row = Row { size: WINDOW_SIZE, spaces: 1, ..Row::default() };
         let kept = Kept::new(notes, number.saturating_mul(AREA)).ok();
         let mut vm = Self {
             number,
@@ -89,7 +91,8 @@ impl Vm {
             page: needed(VcpuPage::region(&page), "region", &page),
             kept: needed(kept, "room in region", "notes"),
             interrupts: needed(Channel::open(&channel), "channel", &channel),
-            rows: entry.slots.iter().map(|slot| (*slot, Row::default())).collect(),
+            ledger: Shared::region("ledger"),
+            rows: entry.slots.iter().map(|slot| (*slot, row)).collect(),
             first_row,
             reports: REPORTS,
         };
@@ -160,14 +163,12 @@ impl Vm {
     }
 
     fn count(&mut self, slot: u8) {
-        let Some(ledger) = Shared::region("ledger") else { return };
+        let Some(ledger) = &self.ledger else { return };
         let row = (self.first_row..).zip(&mut self.rows).find(|(_, (of, _))| *of == slot);
         if let Some((number, (_, row))) = row {
-            row.size = WINDOW_SIZE;
-            row.spaces = 1;
             row.faults += 1;
             // What finds no room there is told to nobody.
-            let _ = row.write(&ledger, number);
+            let _ = row.write(ledger, number);
         }
     }
 }
